@@ -1,0 +1,5 @@
+"""`python -m vaezoo`."""
+
+from vaezoo.cli import main
+
+main()

@@ -1,0 +1,437 @@
+"""What every latent-variable model shares: the training step, the metrics, the estimate of log p(x), export signatures."""
+
+from typing import Callable, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from vaezoo import checks
+from vaezoo.numerics import merge_samples, split_samples, tile_samples
+from vaezoo.objectives import ELBO, Terms, elbo, log_weights
+from vaezoo.posteriors import code, reparameterize
+
+tfd = tfp.distributions
+
+# Streams of noise that must never meet: training, testing and importance sampling use different ones of the same seed.
+TRAIN_STREAM, TEST_STREAM, SAMPLE_STREAM, IMPORTANCE_STREAM = range(4)
+
+
+def noise_seed(seed, *data):
+    """Returns a stateless seed, int32 [2], for an integer seed and any number of integers that tell draws apart."""
+    folded = tf.stack([tf.cast(seed, tf.int32), 0])
+    for value in data:
+        folded = tf.random.experimental.stateless_fold_in(folded, tf.cast(value, tf.int32))
+    return folded
+
+
+class ImportanceEstimate(NamedTuple):
+    """What k posterior samples tell about each example.
+
+    Attributes:
+        log_likelihood: [B], log (1/k) sum_k w_k, the k-sample estimate of log p(x), nats.
+        effective_sample_size: [B], (sum_k w_k)^2 / sum_k w_k^2, between 1 and k.
+        log_lik: [B], mean over the samples of log p(x | z), nats.
+        kl: [B, G], mean over the samples of log q(z_g | .) - log p(z_g | .), nats.
+    """
+
+    log_likelihood: tf.Tensor
+    effective_sample_size: tf.Tensor
+    log_lik: tf.Tensor
+    kl: tf.Tensor
+
+
+class Signature(NamedTuple):
+    """One function of an exported model.
+
+    Attributes:
+        name: what it is served as.
+        function: tensors, in the order of `inputs` -> dict of named tensors.
+        inputs: `tf.TensorSpec`s with names.
+        saved_model, lite: which of the two exports it belongs to.
+    """
+
+    name: str
+    function: Callable
+    inputs: tuple
+    saved_model: bool = True
+    lite: bool = True
+
+
+class LatentVariableModel(keras.Model):
+    """A model p(x, z) = p(x | z) p(z) of images, with an inference model q(z | x).
+
+    A subclass builds its networks in the constructor: `encoder` (images -> features), `posterior` (a layer of
+    `vaezoo.posteriors`), `decoder` (z -> features) and `likelihood` (a layer of `vaezoo.likelihoods`). It may replace
+    `prior`. A model whose latents form a hierarchy overrides `noise`, `terms`, `encode` and `decode` instead.
+
+    All randomness enters as tensors of noise: `terms(x, noise)` is a pure function. The noise of a training step is a
+    function of the seed given to `compile`, of `optimizer.iterations` and of the replica, so a run that is resumed
+    from its weights and optimizer state goes on exactly as it would have.
+
+    Args:
+        image_shape: tuple of ints (H, W, C).
+        latent_dim: int, D.
+    """
+
+    def __init__(self, image_shape, latent_dim, **kwargs):
+        super().__init__(**kwargs)
+        self.image_shape = checks.positive_ints("image_shape", image_shape)
+        self.latent_dim = checks.positive_int("latent_dim", latent_dim)
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.elbo_tracker = keras.metrics.Mean(name="elbo")
+        self.log_lik_tracker = keras.metrics.Mean(name="log_likelihood")
+        self.kl_tracker = keras.metrics.Mean(name="kl")
+        self.health = TermHealth(name="health")
+        self.built = True  # by the constructor, all of it
+
+    # The model: what a subclass may replace.
+
+    @property
+    def prior(self):
+        """p(z): batch shape [], event shape [D]."""
+        return tfd.MultivariateNormalDiag(tf.zeros(self.latent_dim), tf.ones(self.latent_dim))
+
+    def noise(self, num_samples, batch_size, *, seed):
+        """Returns the standard normal noise behind `num_samples` draws of z for each example, [S, B, D].
+
+        Args:
+            num_samples: int, S.
+            batch_size: int or scalar tensor, B.
+            seed: stateless seed, int32 [2].
+        """
+        return tf.random.stateless_normal([num_samples, batch_size, self.latent_dim], seed)
+
+    def terms(self, x, noise, *, analytic_kl=False):
+        """Returns the `Terms` of images x under the posterior draws that the noise stands for.
+
+        Args:
+            x: images, uint8 in 0..255 or floats in [0, 1], [B, H, W, C].
+            noise: from `noise`, [S, B, D].
+            analytic_kl: True gives KL(q || p) in closed form instead of its sampled value.
+        """
+        x = to_unit_interval(x)
+        num_samples = tf.shape(noise)[0]
+        q = self.posterior.distribution(self.encoder(x))  # batch [B], event [D]
+        z, log_q = reparameterize(q, noise)  # [S, B, D], [S, B]
+        p = self.likelihood.distribution(self.decoder(merge_samples(z)))  # batch [S*B], event [H, W, C]
+        log_lik = split_samples(p.log_prob(tile_samples(x, num_samples)), num_samples)  # [S, B]
+        if analytic_kl:
+            kl = tf.broadcast_to(tfd.kl_divergence(q, self.prior), tf.shape(log_q))  # [S, B]
+        else:
+            kl = log_q - self.prior.log_prob(z)  # [S, B]
+        return Terms(log_lik, kl[..., tf.newaxis])
+
+    def encode(self, x):
+        """Returns the deterministic codes of images: z at zero noise, the posterior mean of a Gaussian, [B, D]."""
+        return code(self.posterior.distribution(self.encoder(to_unit_interval(x))))
+
+    def decode(self, z):
+        """Returns E[x | z], images [B, H, W, C] with values in [0, 1]."""
+        return self.likelihood.distribution(self.decoder(z)).mean()
+
+    def generate(self, noise):
+        """Returns E[x | z] for z from the prior, images [B, H, W, C], from `noise(1, B)`."""
+        return self.decode(noise[0])
+
+    # Using it.
+
+    def call(self, x):
+        """Reconstructs images: `decode(encode(x))`, [B, H, W, C]."""
+        return self.decode(self.encode(x))
+
+    def sample(self, num_samples, *, seed, temperature=1.0):
+        """Returns E[x | z] for `num_samples` draws of z from the prior, [num_samples, H, W, C].
+
+        Args:
+            num_samples: int, at least 1.
+            seed: int.
+            temperature: the standard deviation of the draws is multiplied by it; 1 is the model.
+        """
+        num_samples = checks.positive_int("num_samples", num_samples)
+        checks.non_negative("temperature", temperature)
+        noise = self.noise(1, num_samples, seed=noise_seed(seed, SAMPLE_STREAM))
+        return self.generate(tf.nest.map_structure(lambda draw: temperature * draw, noise))
+
+    def importance_estimate(self, x, *, num_samples, chunk=100, seed=0):
+        """Estimates log p(x) = log E_q[p(x, z) / q(z | x)] by importance sampling, in memory constant in `num_samples`.
+
+        Args:
+            x: images [B, H, W, C].
+            num_samples: int, k.
+            chunk: how many samples are drawn at once; memory grows with chunk * B.
+            seed: int.
+
+        Returns:
+            `ImportanceEstimate`.
+        """
+        checks.images("x", x, self.image_shape)
+        num_samples, chunk = checks.positive_int("num_samples", num_samples), checks.positive_int("chunk", chunk)
+        weight_sums = self._make_weight_sums()
+        log_sum = log_sum_of_squares = -np.inf
+        log_lik = kl = 0.0
+        for index, start in enumerate(range(0, num_samples, chunk)):
+            seed_of_chunk = noise_seed(seed, IMPORTANCE_STREAM, index)
+            sums = weight_sums(tf.convert_to_tensor(x), seed_of_chunk, min(chunk, num_samples - start))
+            log_sum = np.logaddexp(log_sum, sums[0])
+            log_sum_of_squares = np.logaddexp(log_sum_of_squares, sums[1])
+            log_lik, kl = log_lik + sums[2], kl + sums[3]
+        return ImportanceEstimate(
+            tf.convert_to_tensor(log_sum - np.log(num_samples), tf.float32),
+            tf.convert_to_tensor(np.exp(2.0 * log_sum - log_sum_of_squares), tf.float32),
+            log_lik / num_samples,
+            kl / num_samples,
+        )
+
+    def log_likelihood(self, x, *, num_samples=1000, chunk=100, seed=0):
+        """Returns the importance-sampled log p(x), nats, [B]; arguments as for `importance_estimate`."""
+        return self.importance_estimate(x, num_samples=num_samples, chunk=chunk, seed=seed).log_likelihood
+
+    def _make_weight_sums(self):
+        """Returns the cached graph (x, seed, S) -> log sum_s w_s, log sum_s w_s^2, sum_s log_lik, sum_s kl."""
+        if self.weight_sums_function is None:
+
+            def weight_sums(x, seed, num_samples):
+                terms = self.terms(x, self.noise(num_samples, tf.shape(x)[0], seed=seed))
+                log_w = log_weights(terms)  # [S, B]
+                return (
+                    tf.reduce_logsumexp(log_w, axis=0),
+                    tf.reduce_logsumexp(2.0 * log_w, axis=0),
+                    tf.reduce_sum(terms.log_lik, axis=0),
+                    tf.reduce_sum(terms.kl, axis=0),
+                )
+
+            self.weight_sums_function = tf.function(weight_sums, jit_compile=self.compiled and self.jit_compile)
+        return self.weight_sums_function
+
+    weight_sums_function = None
+
+    def kl_per_dimension(self, x):
+        """Returns KL(q(z_d | x) || p(z_d)) of the Gaussian marginals of q against N(0, 1), nats, [B, D]."""
+        q = self.posterior.distribution(self.encoder(to_unit_interval(x)))
+        marginals = tfd.Normal(q.mean(), q.stddev())
+        return tfd.kl_divergence(marginals, tfd.Normal(0.0, 1.0))
+
+    # Training it.
+
+    def compile(
+        self,
+        optimizer="adam",
+        objective=None,
+        *,
+        seed=0,
+        jit_compile=False,
+        steps_per_execution=1,
+        run_eagerly=False,
+    ):
+        """Configures training.
+
+        Args:
+            optimizer: a Keras optimizer, or its name.
+            objective: a callable of `vaezoo.objectives`; None is `ELBO()`.
+            seed: int, of the noise.
+            jit_compile: compile the steps with XLA; on CPU that pays for MLPs and not for convolutions.
+            steps_per_execution, run_eagerly: as in `keras.Model.compile`.
+        """
+        super().compile(
+            optimizer=optimizer,
+            jit_compile=jit_compile,
+            steps_per_execution=steps_per_execution,
+            run_eagerly=run_eagerly,
+        )
+        self.objective = ELBO() if objective is None else objective
+        self.seed = int(seed)
+        self.weight_sums_function = None
+        self.stop_evaluating = False
+
+    def get_compile_config(self):
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "objective": keras.saving.serialize_keras_object(self.objective),
+            "seed": self.seed,
+            "jit_compile": self.jit_compile,
+            "steps_per_execution": self.steps_per_execution,
+            "run_eagerly": self.run_eagerly,
+        }
+
+    def compile_from_config(self, config):
+        config = {**config}
+        for key in ("optimizer", "objective"):
+            config[key] = keras.saving.deserialize_keras_object(config[key])
+        self.compile(**config)
+        self.optimizer.build(self.trainable_variables)
+
+    def train_step(self, data):
+        """Takes one step on the objective; `data` is x or (x, y), of which y is ignored."""
+        x = self._images_of(data)
+        step = self.optimizer.iterations
+        noise = self.noise(
+            self.objective.num_samples, tf.shape(x)[0], seed=noise_seed(self.seed, TRAIN_STREAM, step, replica_id())
+        )
+        with tf.GradientTape() as tape:
+            terms = self.terms(x, noise, analytic_kl=self.objective.analytic_kl)
+            objective = self.objective(terms, step)  # [B]
+            # Gradients are summed over replicas: each divides by the global batch, whose parts may differ in size.
+            loss = -tf.reduce_sum(objective) / global_batch_size(x)
+            scaled_loss = self.optimizer.scale_loss(loss)
+        variables = self.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, variables), variables, strict=True))
+        return self._update_metrics(-objective, terms)
+
+    def test_step(self, data):
+        """Measures the ELBO (beta = 1, sampled KL, one sample per example) with noise that is the same at each call.
+
+        The noise of a batch is told apart by the number of examples measured before it.
+        """
+        x = self._images_of(data)
+        seen = tf.cast(self.elbo_tracker.count, tf.int32)
+        noise = self.noise(1, tf.shape(x)[0], seed=noise_seed(self.seed, TEST_STREAM, seen, replica_id()))
+        terms = self.terms(x, noise)
+        return self._update_metrics(-elbo(terms), terms)
+
+    @property
+    def metrics(self):
+        return [self.loss_tracker, self.elbo_tracker, self.log_lik_tracker, self.kl_tracker]
+
+    def _update_metrics(self, loss, terms):
+        self.health.update_state(terms)
+        self.loss_tracker.update_state(loss)
+        self.elbo_tracker.update_state(elbo(terms))
+        self.log_lik_tracker.update_state(tf.reduce_mean(terms.log_lik, axis=0))
+        self.kl_tracker.update_state(tf.reduce_mean(tf.reduce_sum(terms.kl, axis=-1), axis=0))
+        logs = {metric.name: metric.result() for metric in self.metrics}
+        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
+            # Keras 3 concatenates the replicas' logs along axis 0, which scalars do not have.
+            logs = tf.nest.map_structure(lambda value: tf.reshape(value, [1]), logs)
+        return logs
+
+    def _images_of(self, data):
+        x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if sample_weight is not None:
+            raise ValueError("`sample_weight` must be None: a likelihood has no weights. Received a tensor.")
+        if x.shape.rank is not None and tuple(x.shape[1:]) != self.image_shape:
+            raise ValueError(f"`x` must have shape [batch, {', '.join(map(str, self.image_shape))}]. Received: {x.shape}")
+        return x
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Does nothing: the constructor has built the model. Keras' symbolic build fails with several workers."""
+
+    def fit(self, x=None, *args, validation_data=None, **kwargs):
+        """Trains on images, as `keras.Model.fit` does; an array `x` is checked whole, a dataset's first batch is."""
+        checks.images("x", x, self.image_shape)
+        if validation_data is not None:
+            held_out = validation_data[0] if isinstance(validation_data, (tuple, list)) else validation_data
+            checks.images("validation_data", held_out, self.image_shape)
+        return super().fit(x, *args, validation_data=validation_data, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """Measures the ELBO on images, as `keras.Model.evaluate` does."""
+        checks.images("x", x, self.image_shape)
+        return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """Reconstructs images, as `keras.Model.predict` does."""
+        checks.images("x", x, self.image_shape)
+        return super().predict(x, *args, **kwargs)
+
+    # Exporting it.
+
+    def export_signatures(self):
+        """Returns the list of `Signature`s that exporters and tests loop over; the first one is served by default."""
+        images = tf.TensorSpec([None, *self.image_shape], tf.float32, "images")
+        z = tf.TensorSpec([None, self.latent_dim], tf.float32, "z")
+        seed = tf.TensorSpec([None], tf.int32, "seed")
+
+        def encode(images):
+            return {"z": self.encode(images)}
+
+        def decode(z):
+            return {"images": self.decode(z)}
+
+        def sample(seed):
+            return {"images": self.generate(self._noise_of_rows(seed, SAMPLE_STREAM))}
+
+        def score(images, seed):
+            terms = self.terms(images, self._noise_of_rows(seed, IMPORTANCE_STREAM))
+            return {"elbo": elbo(terms)}
+
+        def sample_lite(num_samples):
+            # LiteRT has no stateless generator among its builtin ops; its own draws anew at every call.
+            return {"images": self.decode(tf.random.normal(tf.stack([num_samples, self.latent_dim])))}
+
+        return [
+            Signature("encode", encode, (images,)),
+            Signature("decode", decode, (z,)),
+            Signature("sample", sample, (seed,), lite=False),
+            Signature("score", score, (images, seed), lite=False),
+            Signature("sample", sample_lite, (tf.TensorSpec([], tf.int32, "num_samples"),), saved_model=False),
+        ]
+
+    def _noise_of_rows(self, seeds, stream):
+        """Returns the noise of one draw per row, [1, n, D]; row i depends on seeds[i] only, whatever the batch."""
+
+        def row(seed):
+            return tf.nest.map_structure(lambda draw: draw[:, 0], self.noise(1, 1, seed=noise_seed(seed, stream)))
+
+        like = tf.nest.map_structure(lambda draw: tf.TensorSpec(draw.shape, draw.dtype), row(tf.constant(0)))
+        rows = tf.map_fn(row, seeds, fn_output_signature=like)  # [n, 1, D]
+        return tf.nest.map_structure(lambda draw: tf.einsum("ns...->sn...", draw), rows)
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "image_shape": self.image_shape,
+            "latent_dim": self.latent_dim,
+        }
+
+
+def to_unit_interval(x):
+    """Returns images as float32 in [0, 1]: uint8 is divided by 255, floats are taken as they are."""
+    return tf.cast(x, tf.float32) / 255.0 if x.dtype == tf.uint8 else tf.cast(x, tf.float32)
+
+
+def replica_id():
+    """Returns the index of this replica among those in sync; 0 outside a strategy."""
+    context = tf.distribute.get_replica_context()
+    return 0 if context is None else context.replica_id_in_sync_group
+
+
+def global_batch_size(x):
+    """Returns the number of examples that all replicas in sync see in this step, float32 []."""
+    local = tf.cast(tf.shape(x)[0], tf.float32)
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return local
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, local)
+
+
+@keras.saving.register_keras_serializable(package="vaezoo")
+class TermHealth(keras.metrics.Metric):
+    """Remembers which of the terms broke first, so that a NaN can be traced although it spreads within one step.
+
+    `finite_steps` counts, for log p(x | z) and for the KL, the steps before its first non-finite value.
+    """
+
+    NAMES = ("log_likelihood", "kl")
+
+    def __init__(self, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.finite_steps = self.add_variable([2], "zeros", name="finite_steps")
+        self.intact = self.add_variable([2], "ones", name="intact", aggregation="mean")
+
+    def update_state(self, terms):
+        finite = tf.stack([tf.reduce_all(tf.math.is_finite(term)) for term in terms])
+        self.intact.assign(self.intact * tf.cast(finite, tf.float32))
+        self.finite_steps.assign_add(self.intact)
+
+    def result(self):
+        return self.finite_steps
+
+    def broken(self):
+        """Returns the names of the terms that broke, first ones only; an empty tuple while all is well."""
+        if keras.ops.convert_to_numpy(self.intact).min() == 1.0:
+            return ()
+        steps = keras.ops.convert_to_numpy(self.finite_steps)
+        return tuple(name for name, count in zip(self.NAMES, steps, strict=True) if count == steps.min())

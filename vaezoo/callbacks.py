@@ -1,0 +1,122 @@
+"""Keras callbacks: the run's state on disk, a grid of images per epoch, a NaN's cause."""
+
+import csv
+import functools
+import json
+import pathlib
+
+import keras
+import numpy as np
+
+from vaezoo import files
+
+
+class TrainingState(keras.callbacks.Callback):
+    """Keeps a run on disk, so that it can be killed at any moment and resumed to the same weights.
+
+    After each epoch: `state.npz` holds weights, optimizer and history, in one atomic write; then `log.csv`,
+    `last.weights.h5` and, if `monitor` improved, `best.weights.h5` follow from it. A run killed between these writes is
+    mended when it resumes, for they are functions of the state.
+
+    Args:
+        directory: the run's folder.
+        monitor: the log that is to be as large as possible for the best weights.
+        writes: False for the workers of a multi-worker run that are not the chief; they only read.
+    """
+
+    def __init__(self, directory, monitor="val_elbo", writes=True):
+        super().__init__()
+        self.directory, self.monitor, self.writes = pathlib.Path(directory), monitor, writes
+        self.history = []
+
+    @property
+    def path(self):
+        """The file that holds the state."""
+        return self.directory / "state.npz"
+
+    def restore(self, model):
+        """Puts the state, if there is one, into a built and compiled model; returns the epochs it has seen.
+
+        Raises:
+            ValueError: the file is damaged, or it is of another model.
+        """
+        if not self.path.exists():
+            return 0
+        variables = _variables(model)
+        try:
+            with np.load(self.path, allow_pickle=False) as state:
+                self.history = json.loads(str(state["history"]))
+                values = [state[f"variable_{i}"] for i in range(len(state.files) - 1)]
+        except Exception as error:  # a truncated zip, a missing member, a bad header: each has its own
+            raise ValueError(f"`{self.path}` must be the state of a run. Received: {error}") from None
+        if [value.shape for value in values] != [tuple(variable.shape) for variable in variables]:
+            raise ValueError(f"`{self.path}` must be of the same model and optimizer. Received: other shapes")
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        if self.writes:
+            self._write_followers()
+        return len(self.history)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the state."""
+        self.history.append({"epoch": epoch + 1, **{name: float(value) for name, value in (logs or {}).items()}})
+        if not self.writes:
+            return
+        values = {f"variable_{i}": np.asarray(value) for i, value in enumerate(_variables(self.model))}
+        with files.atomic(self.path) as path:
+            np.savez(path, history=json.dumps(self.history), **values)
+        self._write_followers()
+
+    def _write_followers(self):
+        with files.atomic(self.directory / "log.csv") as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.history[0])
+            writer.writeheader()
+            writer.writerows(self.history)
+        scores = [row[self.monitor] for row in self.history]
+        names = ["last.weights.h5"] + (["best.weights.h5"] if scores[-1] == max(scores) else [])
+        self._bare_model.set_weights(self.model.get_weights())
+        for name in names:
+            with files.atomic(self.directory / name) as path:
+                self._bare_model.save_weights(path)
+
+    @functools.cached_property
+    def _bare_model(self):
+        """A twin of the model without an optimizer, whose state would triple the size of the weights' files."""
+        return self.model.__class__.from_config(self.model.get_config())
+
+
+def _variables(model):
+    return [*model.weights, *model.optimizer.variables]
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Ends training with a `FloatingPointError` that names the term that broke, before any NaN is written to disk."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Looks at the running loss, which a NaN never leaves again."""
+        if np.all(np.isfinite(np.asarray((logs or {}).get("loss", 0.0)))):
+            return
+        broken = self.model.health.broken()
+        cause = " and ".join(broken) if broken else "the loss, not its terms,"
+        raise FloatingPointError(
+            f"`{cause}` must be finite. Received: NaN or infinity within the last {self.model.steps_per_execution} "
+            f"steps before step {int(self.model.optimizer.iterations)}; the state of the last whole epoch is kept"
+        )
+
+
+class ImageGrid(keras.callbacks.Callback):
+    """Writes a grid of samples from fixed noise after each epoch, `images/epoch_0001.png`."""
+
+    def __init__(self, directory, num_images=64):
+        super().__init__()
+        self.directory, self.num_images = pathlib.Path(directory), num_images
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes the grid."""
+        from PIL import Image
+
+        from vaezoo.plots import tile_images
+
+        grid = tile_images(np.asarray(self.model.sample(self.num_images, seed=0)))
+        with files.atomic(self.directory / f"epoch_{epoch + 1:04d}.png") as path:
+            Image.fromarray(np.round(grid.squeeze() * 255).astype(np.uint8)).save(path)

@@ -1,0 +1,230 @@
+"""The `vaezoo` command: thin, the logic is in the library. TensorFlow is imported by the commands that need it."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+from typing import Annotated
+
+import typer
+
+from vaezoo import config
+
+app = typer.Typer(
+    name="vaezoo",
+    help="Published variational autoencoders: train, measure, look at, export.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Name = Annotated[str, typer.Argument(help="A zoo entry (see `vaezoo list`), a TOML config, or the folder of a run.")]
+Weights = Annotated[str | None, typer.Option(help="A .weights.h5 file instead of the entry's own weights.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the config.")]
+Output = Annotated[pathlib.Path | None, typer.Option("--output", "-o", help="Where the picture goes; default NAME-COMMAND.png.")]
+Seed = Annotated[int, typer.Option(help="Seed of the random draws.")]
+
+
+@app.command("list")
+def list_entries():
+    """List the zoo's entries."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "what it is", "data", "weights", box=None)
+    for name in config.names():
+        entry = config.read(name)
+        table.add_row(name, entry.card.summary, entry.data.name, entry.weights.measured if entry.weights else "none")
+    Console().print(table)
+
+
+@app.command()
+def info(name: Name):
+    """Show an entry's card: recipe, paper, figures, licence, citation."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    entry = config.read(name)
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(entry.name)}[/bold]  {escape(entry.card.summary)}\n")
+    for section, table in config.as_dict(entry).items():
+        if isinstance(table, dict):
+            console.print(f"[bold]{section}[/bold]")
+            for key, value in table.items():
+                console.print(f"  {key}: {escape(str(value))}", soft_wrap=True)
+        elif section != "name":
+            console.print(f"[bold]{section}[/bold]: {table}")
+
+
+@app.command()
+def train(
+    name: Name,
+    directory: Annotated[pathlib.Path | None, typer.Option("--dir", help="The run's folder; default runs/NAME.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")] = False,
+    overrides: Overrides = None,
+):
+    """Train an entry; with several devices on all of them, with TF_CONFIG on all workers."""
+    from vaezoo import training
+
+    directory = directory or pathlib.Path("runs") / config.read(name).name
+    training.train(name, directory=directory, resume=resume, overrides=_overrides(overrides))
+    typer.echo(f"{directory}: best.weights.h5, last.weights.h5, log.csv, images, tensorboard")
+
+
+@app.command()
+def evaluate(
+    name: Name,
+    weights: Weights = None,
+    num_samples: Annotated[int | None, typer.Option(min=1, help="Importance samples; default as in the config.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many test images.")] = None,
+    output: Annotated[pathlib.Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    seed: Seed = 0,
+    overrides: Overrides = None,
+):
+    """Measure the ELBO, log p(x), bits/dim and the latents on the test images."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.table import Table
+
+    from vaezoo import data, evaluation, files
+
+    model, entry = _load(name, weights, overrides)
+    images = data.test_images(data.load(entry.data.name).test.images[:limit], entry.data.transform)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("images", total=len(images))
+        figures = evaluation.evaluate(
+            model,
+            images,
+            transform=entry.data.transform,
+            num_samples=num_samples or entry.eval.num_samples,
+            seed=seed,
+            progress=lambda done, total: progress.update(task, completed=done),
+        )
+    table = Table("figure", "value", box=None)
+    for key, value in dataclasses.asdict(figures).items():
+        value = " ".join(f"{nats:.2f}" for nats in value) if isinstance(value, tuple) else value
+        table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+    if output:
+        with files.atomic(output) as path:
+            path.write_text(json.dumps({"name": entry.name, **dataclasses.asdict(figures)}, indent=2) + "\n", "utf-8")
+
+
+@app.command()
+def sample(
+    name: Name,
+    output: Output = None,
+    num_images: Annotated[int, typer.Option(min=1)] = 64,
+    temperature: Annotated[float, typer.Option(min=0, help="Scales the prior's standard deviation.")] = 1.0,
+    seed: Seed = 0,
+    weights: Weights = None,
+    overrides: Overrides = None,
+):
+    """Draw images from the model."""
+    from vaezoo import plots
+
+    model, entry = _load(name, weights, overrides)
+    _save(plots.samples(model, num_images, seed=seed, temperature=temperature), output, entry, "sample")
+
+
+@app.command()
+def reconstruct(
+    name: Name,
+    output: Output = None,
+    num_images: Annotated[int, typer.Option(min=1)] = 40,
+    weights: Weights = None,
+    overrides: Overrides = None,
+):
+    """Show test images above their reconstructions."""
+    from vaezoo import data, plots
+
+    model, entry = _load(name, weights, overrides)
+    images = data.test_images(data.load(entry.data.name).test.images[:num_images], entry.data.transform)
+    _save(plots.reconstructions(model, images), output, entry, "reconstruct")
+
+
+@app.command()
+def manifold(
+    name: Name,
+    output: Output = None,
+    size: Annotated[int, typer.Option(min=1, help="Images along each side.")] = 20,
+    weights: Weights = None,
+    overrides: Overrides = None,
+):
+    """Show the images of a 2-D latent space, through the inverse Gaussian CDF."""
+    from vaezoo import plots
+
+    model, entry = _load(name, weights, overrides)
+    _save(plots.manifold(model, size), output, entry, "manifold")
+
+
+@app.command()
+def latents(
+    name: Name,
+    output: Output = None,
+    num_images: Annotated[int, typer.Option(min=1)] = 5000,
+    weights: Weights = None,
+    overrides: Overrides = None,
+):
+    """Scatter the codes of test images, coloured by label."""
+    from vaezoo import data, plots
+
+    model, entry = _load(name, weights, overrides)
+    test = data.load(entry.data.name).test
+    images = data.test_images(test.images[:num_images], entry.data.transform)
+    labels = None if test.labels is None else test.labels[:num_images]
+    _save(plots.latents(model, images, labels), output, entry, "latents")
+
+
+@app.command()
+def export(
+    name: Name,
+    directory: Annotated[pathlib.Path, typer.Argument(help="Receives NAME/<version>/ and NAME.tflite.")],
+    weights: Weights = None,
+    overrides: Overrides = None,
+):
+    """Export a SavedModel and a LiteRT file that run without vaezoo."""
+    from vaezoo import exporting
+
+    model, entry = _load(name, weights, overrides)
+    for path in exporting.export(model, directory, entry.name):
+        typer.echo(path)
+
+
+def _load(name, weights, overrides):
+    from vaezoo import zoo
+
+    entry = config.read(name, _overrides(overrides))
+    return zoo.load_config(entry, weights or zoo.pretrained(name, entry)), entry
+
+
+def _overrides(texts):
+    return dict(config.override(text) for text in texts or ())
+
+
+def _save(figure, output, entry, command):
+    from vaezoo import plots
+
+    path = output or pathlib.Path(f"{entry.name}-{command}.png")
+    plots.save(figure, path)
+    typer.echo(path)
+
+
+def main():
+    """Runs the command. What a user can get wrong is one line on stderr and exit status 1, not a traceback."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            app()
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("VAEZOO_TRACEBACK"):
+            raise
+        print("vaezoo: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""Images by name, split, transformed and batched: TFDS sets, scikit-learn's digits (embedded), or arrays.
+
+A set is held once, as it is stored (uint8), and batches are gathered from it: the order of epoch e and the noise of
+step s are functions of (seed, e) and (seed, s), so a run can be resumed at any step.
+"""
+
+import dataclasses
+import socket
+import urllib.request
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from vaezoo import checks
+
+# Dynamic binarization of a test set is part of the test set: drawn once, from this seed, for every model and run.
+TEST_SEED = 20_170_425
+MAX_BYTES = 8 * 2**30  # a set is read into memory; what is larger needs a pipeline of the user's own
+
+
+class DataNotPreparedError(OSError):
+    """A TFDS set is neither prepared nor can it be downloaded."""
+
+
+class ImageSet(NamedTuple):
+    """Images, [N, H, W, C] (uint8 as stored, or floats in [0, 1]), and their labels, int [N], or None."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The three parts of a data set: train on one, choose on another, report on the third."""
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+
+    @classmethod
+    def from_arrays(cls, train, validation, test=None):
+        """Makes splits of image arrays [N, H, W, C]; `test` defaults to `validation`."""
+        parts = {"train": train, "validation": validation, "test": validation if test is None else test}
+        parts = {name: np.asarray(images) for name, images in parts.items()}
+        for name, images in parts.items():
+            if images.ndim != 4:
+                raise ValueError(f"`{name}` must have shape [N, H, W, C]. Received: {list(images.shape)}")
+            checks.images(name, images, parts["train"].shape[1:])
+        return cls(**{name: ImageSet(images, None) for name, images in parts.items()})
+
+
+# TFDS sets and the parts of them that serve as train, validation and test.
+#   MNIST and CIFAR-10 have no validation part: the last images of train serve.
+#   Frey's frames follow each other in time and neighbours are nearly equal, so the parts are contiguous.
+TFDS_SPLITS = {
+    "mnist": ("train[:55000]", "train[55000:]", "test"),
+    "fashion_mnist": ("train[:55000]", "train[55000:]", "test"),
+    "cifar10": ("train[:45000]", "train[45000:]", "test"),
+    "binarized_mnist": ("train", "validation", "test"),
+    "frey_face": ("train[:1600]", "train[1600:1765]", "train[1765:]"),
+}
+NAMES = ("digits", *TFDS_SPLITS)
+
+
+def load(name):
+    """Returns the `Splits` of a data set.
+
+    Args:
+        name: "digits", a key of `TFDS_SPLITS`, or any other TFDS image set. Of the last, the parts called train,
+            validation and test are used; what is missing is cut from the end of train, a tenth each.
+
+    Raises:
+        DataNotPreparedError: the set is not prepared, and can't be downloaded.
+        ValueError: there is no such set, it has no images of one size, or it does not fit into memory.
+    """
+    return _digits() if name == "digits" else _tfds(name)
+
+
+def _digits():
+    """scikit-learn's 1797 handwritten digits, 8x8 with 17 grey levels, in an order shuffled once."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.target))  # the set is sorted by writer
+    images = np.round(digits.images[order] * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+    labels = digits.target[order]
+    parts = [ImageSet(x, y) for x, y in zip(np.split(images, [1297, 1497]), np.split(labels, [1297, 1497]), strict=True)]
+    return Splits(*parts)
+
+
+def _tfds(name):
+    import tensorflow_datasets as tfds
+
+    import vaezoo.frey_face  # noqa: F401  registers the builder
+
+    try:
+        builder = tfds.builder(name)
+    except tfds.core.registered.DatasetNotFoundError:
+        known = sorted({*NAMES, *tfds.list_builders()})
+        checks.one_of("data name", name, known)
+        raise  # TFDS knows the name, so the trouble is another one
+    if "image" not in (builder.info.features or {}):
+        raise ValueError(f"`data name` must be a set of images. Received: {name!r}, with {builder.info.features}")
+    shape = builder.info.features["image"].shape
+    if None in shape:
+        raise ValueError(f"`data name` must be a set of images of one size. Received: {name!r}, of shape {shape}")
+    _prepare(builder)
+    parts = TFDS_SPLITS.get(name) or _default_splits(set(builder.info.splits))
+    size = sum(builder.info.splits[part].num_examples for part in parts) * int(np.prod(shape))
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"`data name` must be a set of at most {MAX_BYTES} bytes, which are held in memory. Received: {name!r}, "
+            f"{size} bytes; read it with tfds.load(...) and give `model.fit` the tf.data.Dataset"
+        )
+    return Splits(*(_read(builder, part) for part in parts))
+
+
+def _prepare(builder):
+    """Downloads and prepares a set, unless that was done before."""
+    if builder.data_path.exists():
+        return
+    try:
+        if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+            _require_network()
+        builder.download_and_prepare()
+    except Exception as error:  # each downloader, parser and file system has its own
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise DataNotPreparedError(
+            f"data set {builder.name!r} must be prepared. Looked for {builder.data_path}; it is not there, and preparing it "
+            f"failed: {reason}. Three ways out: (1) run `tfds build {builder.name}` where there is a network, and copy "
+            f"the folder; (2) set TFDS_DATA_DIR to a folder that holds it; (3) train on the embedded data: "
+            "`--set data.name=digits`, or pass arrays to vaezoo.train(..., data=...)"
+        ) from error
+
+
+def _require_network():
+    """Raises `OSError` at once where names cannot be resolved; TFDS itself would retry for minutes."""
+    if not urllib.request.getproxies():
+        socket.getaddrinfo("storage.googleapis.com", 443)
+
+
+def _default_splits(names):
+    """The parts of a TFDS set that has no entry in `TFDS_SPLITS`."""
+    cut = {"validation", "test"} - names
+    if not cut:
+        return "train", "validation", "test"
+    if len(cut) == 2:
+        return "train[:80%]", "train[80%:90%]", "train[90%:]"
+    if "test" in names:
+        return "train[:90%]", "train[90%:]", "test"
+    return "train[:90%]", "validation", "train[90%:]"
+
+
+def _read(builder, part):
+    """Reads a part into memory, in its stored order."""
+    examples = builder.as_dataset(split=part, shuffle_files=False)
+    keys = [key for key in ("image", "label") if key in examples.element_spec]
+    batches = list(examples.map(lambda example: [example[key] for key in keys]).batch(1024).as_numpy_iterator())
+    columns = [np.concatenate(column) for column in zip(*batches, strict=True)]
+    return ImageSet(columns[0], columns[1] if len(columns) == 2 else None)
+
+
+# Transforms: stored images, seed -> floats in [0, 1], [B, H, W, C].
+
+
+def unit_interval(images, seed):
+    """Grey values x / 255. Under a Bernoulli likelihood these give cross-entropies, not likelihoods."""
+    del seed
+    return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else tf.cast(images, tf.float32)
+
+
+def dynamic_binarization(images, seed):
+    """x ~ Bernoulli(grey value), drawn anew at every step of training, once for a test set."""
+    threshold = tf.random.stateless_uniform(tf.shape(images), seed)
+    return tf.cast(threshold < unit_interval(images, seed), tf.float32)
+
+
+def static_binarization(images, seed):
+    """Images that hold only 0 and 1 already, such as Larochelle and Murray's MNIST."""
+    del seed
+    return tf.cast(images, tf.float32)
+
+
+def uniform_dequantization(images, seed):
+    """(x + u) / 256, u ~ U[0, 1): a density of these bounds the likelihood of the 256 levels, after - D log 256."""
+    return (tf.cast(images, tf.float32) + tf.random.stateless_uniform(tf.shape(images), seed)) / 256.0
+
+
+# The names that a config's [data] may use.
+TRANSFORMS = {
+    "unit_interval": unit_interval,
+    "dynamic_binarization": dynamic_binarization,
+    "static_binarization": static_binarization,
+    "uniform_dequantization": uniform_dequantization,
+}
+
+
+def check_transform(images, transform):
+    """Raises `ValueError` if the transform is not made for images like these."""
+    checks.one_of("transform", transform, TRANSFORMS)
+    if transform == "static_binarization" and images.max() > 1:
+        raise ValueError(
+            "`transform` 'static_binarization' must be given images that hold only 0 and 1, such as 'binarized_mnist'. "
+            f"Received: values up to {images.max()}"
+        )
+    if transform == "uniform_dequantization" and images.dtype != np.uint8:
+        raise ValueError(f"`transform` 'uniform_dequantization' must be given uint8 images. Received: {images.dtype}")
+
+
+def training_batches(images, transform, *, batch_size, seed, first_epoch=0):
+    """Returns an endless `tf.data.Dataset` of transformed batches [batch_size, H, W, C], and its steps per epoch.
+
+    Each epoch takes the images in an order of its own; the last len(images) % batch_size of that order sit it out.
+
+    Args:
+        images: array [N, H, W, C].
+        transform: a name in `TRANSFORMS`.
+        batch_size: int, the global one.
+        seed: int.
+        first_epoch: int, where to begin.
+
+    Raises:
+        ValueError: there are fewer images than the batch takes, or the transform does not fit them.
+    """
+    batch_size = checks.positive_int("batch_size", batch_size)
+    if len(images) < batch_size:
+        raise ValueError(f"`batch_size` must be at most the {len(images)} training images. Received: {batch_size}")
+    check_transform(images, transform)
+    steps, apply = len(images) // batch_size, TRANSFORMS[transform]
+    stored = tf.constant(images)
+
+    def order(epoch):
+        indices = tf.range(len(images))
+        shuffled = tf.random.experimental.stateless_shuffle(indices, tf.stack([tf.cast(seed, tf.int64), epoch]))
+        rows = tf.reshape(shuffled[: steps * batch_size], [steps, batch_size])
+        step = epoch * steps + tf.range(steps, dtype=tf.int64)
+        return tf.data.Dataset.from_tensor_slices((step, rows))
+
+    def batch(step, row):
+        # The order's seeds are (seed, epoch): the noise folds its own in, so that the two never meet.
+        noise = tf.random.experimental.stateless_fold_in(tf.stack([tf.cast(seed, tf.int64), step]), 1)
+        return tf.ensure_shape(apply(tf.gather(stored, row), noise), [None, *images.shape[1:]])
+
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+    batches = epochs.flat_map(order).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE), steps
+
+
+def test_images(images, transform, *, seed=TEST_SEED):
+    """Returns images transformed once and for all, float32 [N, H, W, C]."""
+    check_transform(images, transform)
+    parts = [  # in parts, for the uniform draws of a whole set would take four times its memory
+        TRANSFORMS[transform](tf.constant(part), tf.constant([seed, index], tf.int64)).numpy()
+        for index, part in enumerate(np.array_split(images, -(-len(images) // 1000)))
+    ]
+    return np.concatenate(parts)

@@ -1,0 +1,96 @@
+"""What a model is worth on a data set: bounds and estimates of log p(x), and what its latents do."""
+
+import dataclasses
+import math
+import time
+
+import numpy as np
+
+from vaezoo import checks
+from vaezoo.numerics import bits_per_dim
+
+ACTIVE_VARIANCE = 0.01  # a unit is active if the variance of its posterior mean over the data exceeds it (Burda et al.)
+
+# What the numbers are, by the transform of the data.
+MEASURES = {
+    "unit_interval": "density (Gaussian) or cross-entropy (Bernoulli) of grey values: not a likelihood of pixels",
+    "dynamic_binarization": "log-likelihood of binary images, drawn once from the grey values",
+    "static_binarization": "log-likelihood of binary images",
+    "uniform_dequantization": "density of dequantised images in [0, 1]; bits/dim are those of the 256 grey levels",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Figures of one model on one set of images; nats per example unless the name says otherwise.
+
+    Standard errors are those of the mean over the examples.
+    """
+
+    measure: str
+    num_images: int
+    num_samples: int  # k
+    elbo: float
+    elbo_standard_error: float
+    reconstruction: float  # E_q log p(x | z)
+    kl: float
+    log_likelihood: float  # k-sample estimate of log p(x)
+    log_likelihood_standard_error: float
+    effective_sample_size: float  # mean over the examples; between 1 and k
+    bits_per_dim: float  # of the k-sample estimate
+    elbo_bits_per_dim: float
+    active_units: int
+    kl_per_dimension: tuple  # mean over the examples, one value per latent dimension
+    seconds: float
+
+
+def evaluate(model, images, *, transform="unit_interval", num_samples=1000, batch_size=100, chunk=50, seed=0, progress=None):
+    """Measures a model with beta = 1 and the sampled KL, in memory constant in `num_samples`.
+
+    Args:
+        model: a `LatentVariableModel`.
+        images: floats in [0, 1] or uint8, [N, H, W, C], transformed already (`vaezoo.data.test_images`).
+        transform: the name of that transform, which decides what the numbers are.
+        num_samples: int, k, the posterior samples per image.
+        batch_size, chunk: images and samples at once; memory grows with their product.
+        seed: int.
+        progress: called with (images done, images in all) after each batch.
+
+    Returns:
+        `Evaluation`.
+    """
+    checks.images("images", images, model.image_shape)
+    checks.one_of("transform", transform, MEASURES)
+    start, parts, codes, kl_per_dimension = time.perf_counter(), [], [], []
+    for first in range(0, len(images), batch_size):
+        x = images[first : first + batch_size]
+        parts.append(model.importance_estimate(x, num_samples=num_samples, chunk=chunk, seed=seed + first))
+        codes.append(model.encode(x))
+        kl_per_dimension.append(model.kl_per_dimension(x))
+        if progress:
+            progress(min(first + batch_size, len(images)), len(images))
+    log_likelihood, effective_sample_size, log_lik, kl = (np.concatenate(column) for column in zip(*parts, strict=True))
+    kl = kl.sum(axis=-1)  # [N]
+    elbo, num_dims = log_lik - kl, math.prod(model.image_shape)
+    log_bin = num_dims * math.log(256) if transform == "uniform_dequantization" else 0.0
+    return Evaluation(
+        measure=MEASURES[transform],
+        num_images=len(images),
+        num_samples=num_samples,
+        elbo=float(elbo.mean()),
+        elbo_standard_error=_standard_error(elbo),
+        reconstruction=float(log_lik.mean()),
+        kl=float(kl.mean()),
+        log_likelihood=float(log_likelihood.mean()),
+        log_likelihood_standard_error=_standard_error(log_likelihood),
+        effective_sample_size=float(effective_sample_size.mean()),
+        bits_per_dim=float(bits_per_dim(log_likelihood.mean() - log_bin, num_dims)),
+        elbo_bits_per_dim=float(bits_per_dim(elbo.mean() - log_bin, num_dims)),
+        active_units=int((np.concatenate(codes).var(axis=0) > ACTIVE_VARIANCE).sum()),
+        kl_per_dimension=tuple(np.concatenate(kl_per_dimension).mean(axis=0).round(4).tolist()),
+        seconds=round(time.perf_counter() - start, 1),
+    )
+
+
+def _standard_error(values):
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan

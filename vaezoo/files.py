@@ -1,0 +1,43 @@
+"""Files that are there whole or not at all."""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+
+
+PREFIX = ".writing-"
+
+
+@contextlib.contextmanager
+def atomic(path):
+    """Yields a temporary path beside `path`, which becomes `path` if the block succeeds and vanishes if it fails.
+
+    The temporary name ends like `path`, for writers that look at the suffix.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX, dir=path.parent))
+    try:
+        temporary = folder / path.name
+        yield temporary
+        if temporary.is_file():
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sha256(path):
+    """Returns the hexadecimal SHA-256 sum of a file."""
+    with pathlib.Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sweep(directory):
+    """Removes what a killed process left of its `atomic` writes in a folder. Only for a folder with one writer."""
+    for leftover in pathlib.Path(directory).glob(f"{PREFIX}*"):
+        shutil.rmtree(leftover, ignore_errors=True)

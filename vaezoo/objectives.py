@@ -1,0 +1,153 @@
+"""What is maximised: the ELBO, importance-weighted bounds and free bits, as functions of one record.
+
+The functions are the mathematics; the classes below them are what `compile(objective=...)` takes: the same functions
+with their settings, serialised with the model. All values are nats per example.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from vaezoo import checks
+from vaezoo.numerics import log_mean_exp
+
+
+class Terms(NamedTuple):
+    """Everything that an objective or an estimator may look at, in nats.
+
+    Attributes:
+        log_lik: [S, B], log p(x | z) for S posterior samples of B examples.
+        kl: [S, B, G], log q(z_g | .) - log p(z_g | .), one column per latent group. Sampled, or the closed form
+            repeated over S where a model was asked for its analytic KL.
+    """
+
+    log_lik: tf.Tensor
+    kl: tf.Tensor
+
+
+def log_weights(terms):
+    """Returns log p(x, z) - log q(z | x), [S, B]. Importance weights only if `terms.kl` is the sampled one."""
+    return terms.log_lik - tf.reduce_sum(terms.kl, axis=-1)
+
+
+def elbo(terms, beta=1.0):
+    """Returns the evidence lower bound, eq. (2.10) of Kingma (2017), [B]; `beta` weighs the KL."""
+    return tf.reduce_mean(terms.log_lik - beta * tf.reduce_sum(terms.kl, axis=-1), axis=0)
+
+
+def iwae(terms):
+    """Returns the importance-weighted bound log(1/S sum_s w_s), eq. (8) of Burda et al. (2016), [B]."""
+    return log_mean_exp(log_weights(terms), axis=0)
+
+
+def free_bits(terms, nats):
+    """Returns the ELBO in which a latent group whose mean KL is below `nats` costs `nats`, [B].
+
+    Eq. (5.33) of Kingma (2017): each group's KL is averaged over the whole (global) minibatch before
+    the maximum is taken, so a group is free until the batch as a whole uses it.
+    """
+    group_kl = replica_mean(tf.reduce_mean(terms.kl, axis=[0, 1]))  # [G]
+    return tf.reduce_mean(terms.log_lik, axis=0) - tf.reduce_sum(tf.maximum(group_kl, nats))
+
+
+def replica_mean(value):
+    """Averages a tensor over the replicas in sync; the identity outside a strategy. Differentiable."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, value)
+
+
+class Objective:
+    """What `compile(objective=...)` takes: `(terms, step) -> [B]`, with what it needs of `terms` as attributes.
+
+    Attributes:
+        num_samples: posterior samples per example.
+        analytic_kl: whether `Terms.kl` is to be the closed form instead of the sampled value.
+    """
+
+    def get_config(self):
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(package="vaezoo")
+@dataclasses.dataclass(frozen=True)
+class ELBO(Objective):
+    """The evidence lower bound, with either SGVB estimator.
+
+    Args:
+        num_samples: posterior samples per example, at least 1.
+        analytic_kl: True takes the KL in closed form (estimator B, eq. (2.77)), False samples it (estimator A, (2.29)).
+        beta: weight of the KL; 1 is the bound.
+        warmup_steps: the weight rises linearly from 0 to `beta` over so many optimizer steps; 0 means no warm-up.
+    """
+
+    num_samples: int = 1
+    analytic_kl: bool = True
+    beta: float = 1.0
+    warmup_steps: int = 0
+
+    def __post_init__(self):
+        checks.positive_int("num_samples", self.num_samples)
+        checks.boolean("analytic_kl", self.analytic_kl)
+        checks.non_negative("beta", self.beta)
+        checks.non_negative("warmup_steps", self.warmup_steps)
+
+    def __call__(self, terms, step):
+        """Returns the objective, [B]. `step` is the optimizer's iteration count, which drives the warm-up."""
+        if not self.warmup_steps:
+            return elbo(terms, self.beta)
+        progress = tf.cast(step, tf.float32) / float(self.warmup_steps)
+        return elbo(terms, self.beta * tf.minimum(progress, 1.0))
+
+
+@keras.saving.register_keras_serializable(package="vaezoo")
+@dataclasses.dataclass(frozen=True)
+class IWAE(Objective):
+    """The importance-weighted bound on `num_samples` samples, Burda et al. (2016); its KL is always sampled."""
+
+    num_samples: int = 5
+    analytic_kl = False
+
+    def __post_init__(self):
+        checks.positive_int("num_samples", self.num_samples)
+
+    def __call__(self, terms, step):
+        """Returns the objective, [B]."""
+        del step
+        return iwae(terms)
+
+
+@keras.saving.register_keras_serializable(package="vaezoo")
+@dataclasses.dataclass(frozen=True)
+class FreeBits(Objective):
+    """The ELBO with free bits.
+
+    Args:
+        nats: the KL, per latent group, that costs the same whether it is used or not.
+        num_samples, analytic_kl: as for `ELBO`.
+    """
+
+    nats: float
+    num_samples: int = 1
+    analytic_kl: bool = False
+
+    def __post_init__(self):
+        checks.non_negative("nats", self.nats)
+        checks.positive_int("num_samples", self.num_samples)
+        checks.boolean("analytic_kl", self.analytic_kl)
+
+    def __call__(self, terms, step):
+        """Returns the objective, [B]."""
+        del step
+        return free_bits(terms, self.nats)
+
+
+# The names that a config's [objective] may use.
+OBJECTIVES = {"elbo": ELBO, "iwae": IWAE, "free_bits": FreeBits}
