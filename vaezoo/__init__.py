@@ -1,3 +1,26 @@
-"""A zoo of published variational autoencoders as Keras models."""
+"""A zoo of published variational autoencoders as Keras models.
+
+import vaezoo
+
+vaezoo.list_models()
+model = vaezoo.load("vae_mnist")       # built, compiled, with its weights
+images = model.sample(16, seed=0)      # [16, 28, 28, 1]
+vaezoo.train("vae_digits")             # data, strategy, checkpoints and pictures as the entry's config says
+"""
+
+import importlib
+
+from vaezoo.zoo import info, list_models, load
 
 __version__ = "0.1.0"
+
+__all__ = ["evaluate", "export", "info", "list_models", "load", "train"]
+
+# Loaded when first used, for they import TensorFlow, which takes seconds.
+_LAZY = {"evaluate": "vaezoo.evaluation", "export": "vaezoo.exporting", "train": "vaezoo.training"}
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'vaezoo' has no attribute {name!r}")

@@ -1,6 +1,7 @@
-"""What every latent-variable model shares: the training step, the metrics, the estimate of log p(x), export signatures."""
+"""What every latent-variable model shares: training step, metrics, the estimate of log p(x), export signatures."""
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -232,7 +233,8 @@ class LatentVariableModel(keras.Model):
             objective: a callable of `vaezoo.objectives`; None is `ELBO()`.
             seed: int, of the noise.
             jit_compile: compile the steps with XLA; on CPU that pays for MLPs and not for convolutions.
-            steps_per_execution, run_eagerly: as in `keras.Model.compile`.
+            steps_per_execution: as in `keras.Model.compile`.
+            run_eagerly: as in `keras.Model.compile`.
         """
         super().compile(
             optimizer=optimizer,
@@ -240,10 +242,10 @@ class LatentVariableModel(keras.Model):
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
         )
+        self.optimizer.build(self.trainable_variables)  # now, or the first step would be traced twice
         self.objective = ELBO() if objective is None else objective
         self.seed = int(seed)
         self.weight_sums_function = None
-        self.stop_evaluating = False
 
     def get_compile_config(self):
         return {
@@ -260,7 +262,6 @@ class LatentVariableModel(keras.Model):
         for key in ("optimizer", "objective"):
             config[key] = keras.saving.deserialize_keras_object(config[key])
         self.compile(**config)
-        self.optimizer.build(self.trainable_variables)
 
     def train_step(self, data):
         """Takes one step on the objective; `data` is x or (x, y), of which y is ignored."""
@@ -311,7 +312,9 @@ class LatentVariableModel(keras.Model):
         if sample_weight is not None:
             raise ValueError("`sample_weight` must be None: a likelihood has no weights. Received a tensor.")
         if x.shape.rank is not None and tuple(x.shape[1:]) != self.image_shape:
-            raise ValueError(f"`x` must have shape [batch, {', '.join(map(str, self.image_shape))}]. Received: {x.shape}")
+            raise ValueError(
+                f"`x` must have shape [batch, {', '.join(map(str, self.image_shape))}]. Received: {x.shape}"
+            )
         return x
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):

@@ -50,7 +50,7 @@ def one_of(name, value, known):
 
 def did_you_mean(value, known):
     """Returns " Did you mean 'x'?" for the nearest known name, or the empty string."""
-    near = difflib.get_close_matches(str(value), list(known), n=1)
+    near = difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
@@ -79,7 +79,7 @@ def images(name, value, image_shape):
     value = np.asarray(value)
     expected = f"[batch, {', '.join(map(str, image_shape))}]"
     if value.shape[1:] != tuple(image_shape) or value.ndim == 0:
-        hint = " (add the channel axis: x[..., None])" if value.shape[1:] + (1,) == tuple(image_shape) else ""
+        hint = " (add the channel axis: x[..., None])" if (*value.shape[1:], 1) == tuple(image_shape) else ""
         raise ValueError(f"`{name}` must have shape {expected}{hint}. Received: {list(value.shape)}")
     if not len(value):
         raise ValueError(f"`{name}` must hold at least one image. Received shape: {list(value.shape)}")
@@ -98,4 +98,3 @@ def images(name, value, image_shape):
             raise ValueError(f"`{name}` must be uint8, or floats in [0, 1]. Received floats in [{low:g}, {high:g}]")
     else:
         raise ValueError(f"`{name}` must be uint8 or floating point. Received dtype: {value.dtype}")
-

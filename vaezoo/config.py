@@ -176,9 +176,13 @@ def override(text):
         return key, value
 
 
-def _replace(table, keys, value):
-    inner = _replace(table.get(keys[0], {}), keys[1:], value) if len(keys) > 1 else value
-    return {**table, keys[0]: inner}
+def _replace(table, keys, value, where=""):
+    if len(keys) > 1:
+        inner = table.get(keys[0], {})
+        if not isinstance(inner, dict):
+            raise ValueError(f"`{where}{keys[0]}` must be a table to set `{keys[1]}` in it. Received: {inner!r}")
+        value = _replace(inner, keys[1:], value, f"{where}{keys[0]}.")
+    return {**table, keys[0]: value}
 
 
 def _build(cls, table, where):

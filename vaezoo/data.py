@@ -85,7 +85,9 @@ def _digits():
     order = np.random.default_rng(0).permutation(len(digits.target))  # the set is sorted by writer
     images = np.round(digits.images[order] * (255 / 16)).astype(np.uint8)[..., np.newaxis]
     labels = digits.target[order]
-    parts = [ImageSet(x, y) for x, y in zip(np.split(images, [1297, 1497]), np.split(labels, [1297, 1497]), strict=True)]
+    parts = [
+        ImageSet(x, y) for x, y in zip(np.split(images, [1297, 1497]), np.split(labels, [1297, 1497]), strict=True)
+    ]
     return Splits(*parts)
 
 
@@ -127,8 +129,8 @@ def _prepare(builder):
     except Exception as error:  # each downloader, parser and file system has its own
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise DataNotPreparedError(
-            f"data set {builder.name!r} must be prepared. Looked for {builder.data_path}; it is not there, and preparing it "
-            f"failed: {reason}. Three ways out: (1) run `tfds build {builder.name}` where there is a network, and copy "
+            f"data set {builder.name!r} must be prepared. Looked for {builder.data_path}; it is not there, and preparing "
+            f"it failed: {reason}. Three ways out: (1) run `tfds build {builder.name}` where there is a network, and copy "
             f"the folder; (2) set TFDS_DATA_DIR to a folder that holds it; (3) train on the embedded data: "
             "`--set data.name=digits`, or pass arrays to vaezoo.train(..., data=...)"
         ) from error
@@ -171,7 +173,7 @@ def unit_interval(images, seed):
 
 
 def dynamic_binarization(images, seed):
-    """x ~ Bernoulli(grey value), drawn anew at every step of training, once for a test set."""
+    """X ~ Bernoulli(grey value), drawn anew at every step of training, once for a test set."""
     threshold = tf.random.stateless_uniform(tf.shape(images), seed)
     return tf.cast(threshold < unit_interval(images, seed), tf.float32)
 
@@ -247,7 +249,7 @@ def training_batches(images, transform, *, batch_size, seed, first_epoch=0):
     return batches.prefetch(tf.data.AUTOTUNE), steps
 
 
-def test_images(images, transform, *, seed=TEST_SEED):
+def transform_once(images, transform, *, seed=TEST_SEED):
     """Returns images transformed once and for all, float32 [N, H, W, C]."""
     check_transform(images, transform)
     parts = [  # in parts, for the uniform draws of a whole set would take four times its memory

@@ -44,15 +44,18 @@ class Evaluation:
     seconds: float
 
 
-def evaluate(model, images, *, transform="unit_interval", num_samples=1000, batch_size=100, chunk=50, seed=0, progress=None):
+def evaluate(
+    model, images, *, transform="unit_interval", num_samples=1000, batch_size=100, chunk=50, seed=0, progress=None
+):
     """Measures a model with beta = 1 and the sampled KL, in memory constant in `num_samples`.
 
     Args:
         model: a `LatentVariableModel`.
-        images: floats in [0, 1] or uint8, [N, H, W, C], transformed already (`vaezoo.data.test_images`).
+        images: floats in [0, 1] or uint8, [N, H, W, C], transformed already (`vaezoo.data.transform_once`).
         transform: the name of that transform, which decides what the numbers are.
         num_samples: int, k, the posterior samples per image.
-        batch_size, chunk: images and samples at once; memory grows with their product.
+        batch_size: images at once; memory grows with batch_size * chunk.
+        chunk: samples at once.
         seed: int.
         progress: called with (images done, images in all) after each batch.
 

@@ -13,7 +13,7 @@ tfd = tfp.distributions
 
 @keras.saving.register_keras_serializable(package="vaezoo")
 class Bernoulli(keras.layers.Layer):
-    """p(x | z) = prod_i Bernoulli(x_i; sigmoid(logit_i)), eq. (2.74) of Kingma (2017); logits are affine in the features.
+    """p(x | z) = prod_i Bernoulli(x_i; sigmoid(a_i)), eq. (2.74) of Kingma (2017); a is affine in the features.
 
     Grey values in (0, 1) are accepted, and then the log-probability is the cross-entropy, which is not a likelihood.
 

@@ -1,7 +1,7 @@
 """Approximate posteriors: layers that turn encoder features into q(z | x).
 
 A posterior's distribution is a `tfd.TransformedDistribution` of standard normal noise, so that a draw is an explicit
-function of that noise (`reparameterize`). Weights live in Keras layers; the distribution is a view, rebuilt at each call.
+function of that noise (`reparameterize`). Weights live in Keras layers; distributions are views, rebuilt at each call.
 """
 
 import keras
@@ -84,10 +84,8 @@ class FullCovarianceGaussian(keras.layers.Layer):
     def distribution(self, features):
         """Features [B, F] -> `tfd.MultivariateNormalTriL`, batch shape [B], event shape [D]."""
         loc, log_scale, below = tf.split(self.params(features), [self.latent_dim, self.latent_dim, -1], axis=-1)
-        strictly_lower = tfp.math.fill_triangular(  # [B, D, D]; a (D-1)-triangle, moved one row down
-            below
-        )
-        strictly_lower = tf.pad(strictly_lower, [[0, 0], [1, 0], [0, 1]])
+        triangle = tfp.math.fill_triangular(below)  # [B, D-1, D-1], diagonal included
+        strictly_lower = tf.pad(triangle, [[0, 0], [1, 0], [0, 1]])  # [B, D, D], one row down
         return tfd.MultivariateNormalTriL(loc, scale_tril=tf.linalg.set_diag(strictly_lower, tf.exp(log_scale)))
 
     def get_config(self):

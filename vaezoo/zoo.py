@@ -1,5 +1,6 @@
 """Models by name: built, compiled, with weights that are checked before they are read."""
 
+import inspect
 import os
 import pathlib
 import shutil
@@ -25,7 +26,8 @@ def load(name, weights="pretrained", **overrides):
 
     Args:
         name: an entry of `list_models()`, the path of a config in TOML, or the folder of a training run.
-        weights: "pretrained" for the zoo's own (a run's best), None for freshly initialised ones, or the path of a `.weights.h5` file.
+        weights: "pretrained" for the zoo's own (a run's best), None for freshly initialised ones, or the path of a
+            `.weights.h5` file.
         **overrides: arguments of the model's constructor, e.g. latent_dim=5 (with `weights=None`, or weights to match).
 
     Raises:
@@ -78,7 +80,6 @@ def build(settings, *, jit_compile=None, steps_per_execution=1):
         jit_compile=settings.train.jit_compile if jit_compile is None else jit_compile,
         steps_per_execution=steps_per_execution,
     )
-    model.optimizer.build(model.trainable_variables)
     return model
 
 
@@ -96,7 +97,9 @@ def load_weights(model, path):
         model.load_weights(path)
     except Exception as error:  # h5py and Keras raise many kinds for a damaged or foreign file
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"`weights` must be a whole `.weights.h5` file of this model. Received: {path}: {reason}") from None
+        raise ValueError(
+            f"`weights` must be a whole `.weights.h5` file of this model. Received: {path}: {reason}"
+        ) from None
 
 
 def _optimizer(settings):
@@ -114,11 +117,17 @@ def _optimizer(settings):
         schedule = schedules[checks.one_of(f"{where}.schedule", table.pop("schedule", None), schedules)]
         args["learning_rate"] = _call(where, schedule, table)
     optimizers = known(keras.optimizers, keras.optimizers.Optimizer)
-    return _call("train.optimizer.args", optimizers[checks.one_of("train.optimizer.name", settings.name, optimizers)], args)
+    return _call(
+        "train.optimizer.args", optimizers[checks.one_of("train.optimizer.name", settings.name, optimizers)], args
+    )
 
 
 def _call(where, function, args):
-    """Calls with a config's arguments; a misspelt one fails with the config's key."""
+    """Calls with a config's arguments; an unknown or a missing one fails with the config's key."""
+    parameters = inspect.signature(function).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    for key in args:
+        checks.one_of(f"{where} of {function.__name__}", key, known)
     try:
         return function(**args)
     except TypeError as error:
@@ -150,7 +159,9 @@ def _fetched(url, sha256):
             with urllib.request.urlopen(url, timeout=60) as response, temporary.open("wb") as file:
                 shutil.copyfileobj(response, file)
         except OSError as error:
-            raise OSError(f"`weights` must be reachable or cached. Received: {url}: {error}; use weights=None") from None
+            raise OSError(
+                f"`weights` must be reachable or cached. Received: {url}: {error}; use weights=None"
+            ) from None
         if (actual := files.sha256(temporary)) != sha256:
             raise ValueError(f"`{url}` must have SHA-256 {sha256}. Received: {actual}; the download is damaged")
     return path

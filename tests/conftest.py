@@ -1,0 +1,75 @@
+"""What the tests share: quiet TensorFlow, tiny models, and the reason why real data is missing."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+
+from vaezoo.models import MODELS
+
+IMAGE_SHAPE = (6, 5, 2)
+# Every system at a size that trains in a moment: name -> constructor arguments, every one of them off its default.
+TINY = {
+    "vae": {
+        "image_shape": IMAGE_SHAPE,
+        "latent_dim": 3,
+        "hidden_units": (7, 8),
+        "activation": "relu",
+        "posterior": "full_covariance_gaussian",
+        "likelihood": "bounded_mean_gaussian",
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _same_start():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(params=sorted(MODELS))
+def system(request):
+    """The name of each system in turn."""
+    return request.param
+
+
+@pytest.fixture
+def make_tiny():
+    """Returns a function that builds a tiny model of a system, compiled."""
+
+    def make(system, optimizer=None, objective=None, **settings):
+        model = MODELS[system](**TINY[system])
+        model.compile(optimizer or keras.optimizers.Adam(1e-2), objective, **settings)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def images():
+    """Forty tiny images with structure: two random templates and noise, floats in [0, 1]."""
+    rng = np.random.default_rng(0)
+    templates = rng.random((2, *IMAGE_SHAPE))
+    return (0.8 * templates[rng.integers(2, size=40)] + 0.2 * rng.random((40, *IMAGE_SHAPE))).astype("float32")
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Returns a function that loads a real set, or skips the test with the reason."""
+
+    def load(name):
+        import tensorflow_datasets as tfds
+
+        import vaezoo.frey_face  # noqa: F401
+        from vaezoo import data
+
+        builder = tfds.builder(name)
+        if not builder.data_path.exists():
+            pytest.skip(
+                f"{name} is not prepared in {builder.data_path} (set TFDS_DATA_DIR, or run `tfds build {name}`)"
+            )
+        return data.load(name)
+
+    return load

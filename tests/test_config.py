@@ -1,0 +1,117 @@
+"""Configs: every entry of the zoo, overrides, and what is refused."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vaezoo import config, zoo
+
+ENTRY = "vae_digits"
+
+
+@pytest.mark.parametrize("name", config.names())
+def test_every_entry_builds_and_has_the_parameters_it_states(name):
+    model = zoo.load(name, weights=None)
+    settings = zoo.info(name)
+    assert model.count_params() == settings.num_params
+    assert model.compiled
+    assert model.image_shape == tuple(settings.model.args["image_shape"])
+
+
+@pytest.mark.parametrize("name", config.names())
+def test_every_decay_ends_with_the_training(name):
+    """The schedules count steps: epochs * (training images // batch size)."""
+    images = {"digits": 1297, "mnist": 55_000, "frey_face": 1600}
+    settings = config.read(name)
+    steps = settings.train.epochs * (images[settings.data.name] // settings.train.batch_size)
+    assert settings.train.optimizer.args["learning_rate"]["decay_steps"] == steps
+
+
+def test_a_config_survives_json():
+    settings = config.read(ENTRY)
+    assert config.parse(json.loads(json.dumps(config.as_dict(settings)))) == settings
+
+
+def test_configs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.read(ENTRY).name = "other"
+
+
+def test_overrides_reach_nested_keys():
+    settings = config.read(ENTRY, {"train.epochs": 3, "model.args.latent_dim": 2, "train.optimizer.name": "SGD"})
+    assert (settings.train.epochs, settings.model.args["latent_dim"], settings.train.optimizer.name) == (3, 2, "SGD")
+    assert settings.model.args["hidden_units"] == config.read(ENTRY).model.args["hidden_units"]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("train.epochs=3", "train.epochs", 3),
+        ("model.args.hidden_units=[7, 8]", "model.args.hidden_units", [7, 8]),
+        ("train.jit_compile=false", "train.jit_compile", False),
+        ("data.name=mnist", "data.name", "mnist"),
+        ("objective.args={nats = 0.5}", "objective.args", {"nats": 0.5}),
+    ],
+)
+def test_command_line_values_are_toml_or_strings(text, key, value):
+    assert config.override(text) == (key, value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"train.epoch": 3}, "`train.epoch` must be a known key: optimizer, epochs, batch_size, seed, jit_compile. "),
+        ({"train.epoch": 3}, "Did you mean 'epochs'?"),
+        ({"trian.epochs": 3}, "Did you mean 'train'?"),
+        ({"train.epochs": "3"}, "`train.epochs` must be of type int. Received: '3'"),
+        ({"train.epochs": True}, "`train.epochs` must be of type int. Received: True"),
+        ({"train": 3}, "`train` must be a table. Received: 3"),
+        ({"train.epochs.more": 3}, "`train.epochs` must be a table to set `more` in it. Received: 300"),
+        ({"model.name": "vea"}, "`model.name` must be one of: vae. Received: 'vea'. Did you mean 'vae'?"),
+        ({"model.args.latentdim": 3}, "latentdim"),
+        ({"objective.name": "free_bits", "objective.args": {}}, "`objective.args` must be arguments of FreeBits"),
+        ({"objective.name": "elb"}, "Did you mean 'elbo'?"),
+        (
+            {"objective.args": {"samples": 3}},
+            "`objective.args of ELBO` must be one of: analytic_kl, beta, num_samples, warmup_steps. Received: 'samples'",
+        ),
+        ({"train.optimizer.name": "Adm"}, "Did you mean 'Adam'?"),
+        ({"train.optimizer.args": {"lr": 0.1}}, "`train.optimizer.args of Adam` must be one of: amsgrad"),
+        ({"train.optimizer.args.learning_rate.schedule": "Cosine"}, "Did you mean 'CosineDecay'?"),
+        ({"train.optimizer.args.learning_rate.decay": 3}, "learning_rate of CosineDecay` must be one of: alpha"),
+    ],
+)
+def test_bad_values_are_named(overrides, message):
+    with pytest.raises(ValueError) as error:
+        zoo.build(config.read(ENTRY, overrides))
+    assert message in str(error.value), error.value
+    assert "\n" not in str(error.value)
+
+
+def test_missing_keys_are_named(tmp_path):
+    (tmp_path / "mine.toml").write_text('[card]\nsummary = "x"\nlicence = "y"\n')
+    with pytest.raises(ValueError, match="`card.citation` must be given"):
+        config.read(tmp_path / "mine.toml")
+
+
+def test_a_file_that_is_not_toml_is_refused(tmp_path):
+    (tmp_path / "mine.toml").write_text("[card\n")
+    with pytest.raises(ValueError, match="must be TOML"):
+        config.read(tmp_path / "mine.toml")
+
+
+def test_a_config_of_the_users_own_is_read_from_its_path(tmp_path):
+    source = (config.config_dir() / f"{ENTRY}.toml").read_text()
+    (tmp_path / "mine.toml").write_text(source)
+    settings = config.read(tmp_path / "mine.toml")
+    assert settings == dataclasses.replace(config.read(ENTRY), name="mine")
+
+
+def test_names_and_cards_need_no_tensorflow():
+    script = (
+        "import sys, vaezoo; vaezoo.list_models(); vaezoo.info('vae_digits'); assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

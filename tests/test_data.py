@@ -1,0 +1,195 @@
+"""Data: splits, transforms, the order of batches; real sets where they are prepared."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vaezoo import data
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (53, 4, 3, 1), dtype="uint8")
+
+
+def batches(count, **settings):
+    settings = {"batch_size": 10, "seed": 0, **settings}
+    dataset, _ = data.training_batches(IMAGES, settings.pop("transform", "unit_interval"), **settings)
+    return [batch.numpy() for batch in dataset.take(count)]
+
+
+def as_rows(parts):
+    return {row.tobytes() for part in parts for row in np.round(part * 255).astype("uint8")}
+
+
+def test_digits_are_scikit_learns_all_of_them_once():
+    from sklearn.datasets import load_digits
+
+    splits = data.load("digits")
+    parts = [splits.train, splits.validation, splits.test]
+    assert [len(part.images) for part in parts] == [1297, 200, 300]
+    stored = np.concatenate([part.images for part in parts])
+    assert stored.shape == (1797, 8, 8, 1)
+    assert stored.dtype == np.uint8
+    original = np.round(load_digits().images * (255 / 16)).astype("uint8")
+    assert sorted(map(bytes, stored)) == sorted(map(bytes, original))
+    by_pixels = {bytes(image): label for image, label in zip(original, load_digits().target, strict=True)}
+    assert all(by_pixels[bytes(image)] == label for part in parts for image, label in zip(*part, strict=True))
+
+
+def test_an_epoch_holds_each_image_at_most_once_and_epochs_differ():
+    drawn = batches(10)
+    first, second = drawn[:5], drawn[5:]
+    assert len(as_rows(first)) == len(as_rows(second)) == 50
+    assert not np.array_equal(first[0], second[0])
+
+
+def test_later_epochs_are_the_same_when_one_begins_with_them():
+    for transform in data.TRANSFORMS.keys() - {"static_binarization"}:
+        np.testing.assert_array_equal(
+            batches(8, transform=transform)[5:], batches(3, transform=transform, first_epoch=1)
+        )
+
+
+def test_the_seed_decides_order_and_noise():
+    one, same, other = (np.stack(batches(5, seed=seed, transform="dynamic_binarization")) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_dynamic_binarization_draws_bernoullis_of_the_grey_values_anew_at_each_step():
+    grey = np.tile(IMAGES[:1], (10, 1, 1, 1))
+    dataset, _ = data.training_batches(grey, "dynamic_binarization", batch_size=10, seed=0)
+    drawn = np.stack([batch.numpy() for batch in dataset.take(400)])  # [400, 10, 4, 3, 1]
+    assert set(np.unique(drawn)) == {0.0, 1.0}
+    probs = grey[0] / 255.0
+    five_standard_errors = 5 * np.sqrt(probs * (1 - probs) / 4000) + 1e-9
+    assert (abs(drawn.mean((0, 1)) - probs) <= five_standard_errors).all()
+    assert not np.array_equal(drawn[0], drawn[1])
+
+
+def test_dequantised_values_fall_into_their_own_bin_uniformly():
+    values = data.transform_once(np.repeat(IMAGES, 100, axis=0), "uniform_dequantization")
+    np.testing.assert_array_equal(np.floor(values * 256), np.repeat(IMAGES, 100, axis=0))
+    within = values * 256 - np.floor(values * 256)
+    assert abs(within.mean() - 0.5) < 0.01
+    assert abs(within.var() - 1 / 12) < 0.005
+
+
+def test_test_images_are_drawn_once_and_for_all():
+    one, same = (data.transform_once(IMAGES, "dynamic_binarization") for _ in range(2))
+    np.testing.assert_array_equal(one, same)
+    assert set(np.unique(one)) == {0.0, 1.0}
+
+
+def test_unit_interval_of_test_images():
+    np.testing.assert_allclose(data.transform_once(IMAGES, "unit_interval"), IMAGES / np.float32(255))
+
+
+def test_static_binarization_leaves_binary_images_alone_and_refuses_grey_ones():
+    binary = (IMAGES > 127).astype("uint8")
+    np.testing.assert_array_equal(data.transform_once(binary, "static_binarization"), binary)
+    with pytest.raises(ValueError, match="'static_binarization' must be given images that hold only 0 and 1"):
+        data.transform_once(IMAGES, "static_binarization")
+
+
+def test_batches_have_static_shapes_so_that_steps_are_compiled_once():
+    dataset, steps = data.training_batches(IMAGES, "unit_interval", batch_size=10, seed=0)
+    assert steps == 5
+    assert dataset.element_spec == tf.TensorSpec([10, 4, 3, 1], tf.float32)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 54}, "`batch_size` must be at most the 53 training images. Received: 54"),
+        ({"batch_size": 0}, "`batch_size` must be an integer of at least 1. Received: 0"),
+        ({"transform": "dynamic"}, "Did you mean 'dynamic_binarization'?"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError) as error:
+        batches(1, **settings)
+    assert message in str(error.value)
+
+
+def test_arrays_make_splits():
+    splits = data.Splits.from_arrays(IMAGES[:40], IMAGES[40:])
+    assert splits.test is not None
+    np.testing.assert_array_equal(splits.test.images, splits.validation.images)
+    with pytest.raises(ValueError, match=r"`validation` must have shape \[N, H, W, C\]"):
+        data.Splits.from_arrays(IMAGES, IMAGES[0])
+    with pytest.raises(ValueError, match="`validation` must have shape"):
+        data.Splits.from_arrays(IMAGES, IMAGES[:, :2])
+
+
+def test_a_mistyped_name_gets_a_suggestion():
+    with pytest.raises(ValueError, match="Did you mean 'mnist'") as error:
+        data.load("mnsit")
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 200
+
+
+def test_a_set_without_images_is_refused():
+    with pytest.raises(ValueError, match="`data name` must be a set of images"):
+        data.load("glue")
+
+
+@pytest.mark.parametrize("name", ["kmnist", "frey_face"])
+def test_a_set_that_is_not_prepared_names_the_three_ways_out(name, tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    import vaezoo.frey_face  # noqa: F401
+
+    def offline():
+        raise OSError("no network")
+
+    here = tfds.builder
+    monkeypatch.setattr(tfds, "builder", lambda name: here(name, data_dir=tmp_path))
+    monkeypatch.setattr(data, "_require_network", offline)
+    with pytest.raises(data.DataNotPreparedError) as error:
+        data.load(name)
+    text = str(error.value)
+    assert "\n" not in text
+    for part in (str(tmp_path), name, "(1)", "(2) set TFDS_DATA_DIR", "(3)", "data.name=digits"):
+        assert part in text
+    assert not list(tmp_path.rglob("*incomplete*"))
+
+
+def test_frey_builder_reads_the_hand_placed_file(tmp_path, monkeypatch):
+    """TFDS's own writer and reader run over a stand-in of the file: 1965 frames, one a column."""
+    import tensorflow_datasets as tfds
+    from scipy.io import savemat
+
+    import vaezoo.frey_face  # noqa: F401
+
+    frames = np.random.default_rng(0).integers(0, 256, (560, 1965), dtype="uint8")
+    (tmp_path / "downloads" / "manual").mkdir(parents=True)
+    savemat(tmp_path / "downloads" / "manual" / "frey_rawface.mat", {"ff": frames})
+    here = tfds.builder
+    monkeypatch.setattr(tfds, "builder", lambda name: here(name, data_dir=tmp_path))
+    splits = data.load("frey_face")
+    stored = np.concatenate([part.images for part in (splits.train, splits.validation, splits.test)])
+    assert [len(part.images) for part in (splits.train, splits.validation, splits.test)] == [1600, 165, 200]
+    assert sorted(map(bytes, stored)) == sorted(bytes(frame) for frame in frames.T)
+    assert stored.shape[1:] == (28, 20, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "shape", "mean"),
+    [
+        ("mnist", [55_000, 5_000, 10_000], (28, 28, 1), 33.32),
+        ("fashion_mnist", [55_000, 5_000, 10_000], (28, 28, 1), 72.94),
+        ("cifar10", [45_000, 5_000, 10_000], (32, 32, 3), 120.7),
+        ("binarized_mnist", [50_000, 10_000, 10_000], (28, 28, 1), 0.1306),
+        ("frey_face", [1600, 165, 200], (28, 20, 1), None),
+    ],
+)
+def test_real_sets(real_data, name, sizes, shape, mean):
+    """Sizes and the mean value of the 60,000 (MNIST), 50,000 (CIFAR-10) published training images; of train for the binary set."""
+    splits = real_data(name)
+    parts = [splits.train, splits.validation, splits.test]
+    assert [len(part.images) for part in parts] == sizes
+    assert {part.images.shape[1:] for part in parts} == {shape}
+    if mean is not None:
+        stored = np.concatenate(
+            [splits.train.images, splits.validation.images][: 1 if name == "binarized_mnist" else 2]
+        )
+        assert stored.mean() == pytest.approx(mean, rel=2e-3)

@@ -1,0 +1,47 @@
+"""Likelihoods against scipy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.special import expit
+from scipy.stats import bernoulli, norm
+
+from vaezoo.likelihoods import LIKELIHOODS
+
+SHAPE, BATCH, FEATURES = (3, 2, 2), 4, 5
+X = np.random.default_rng(0).random((BATCH, *SHAPE)).astype("float32")
+
+
+def make(name):
+    layer = LIKELIHOODS[name](FEATURES, SHAPE)
+    return layer, tf.random.stateless_normal([BATCH, FEATURES], [0, 1])
+
+
+def test_bernoulli_equals_scipy():
+    layer, features = make("bernoulli")
+    binary = np.round(X)
+    probs = expit(layer.logits(features).numpy().astype("float64")).reshape(BATCH, *SHAPE)
+    expected = bernoulli(probs).logpmf(binary).sum((1, 2, 3))
+    np.testing.assert_allclose(layer.distribution(features).log_prob(binary), expected, rtol=1e-5)
+    np.testing.assert_allclose(layer.distribution(features).mean(), probs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("logit", [-500.0, 500.0])
+def test_bernoulli_has_finite_values_and_gradients_at_extreme_logits(logit):
+    layer, _ = make("bernoulli")
+    layer.logits.bias.assign(tf.fill([12], logit))
+    features = tf.zeros([1, FEATURES])
+    wrong = np.full((1, *SHAPE), float(logit < 0), "float32")
+    with tf.GradientTape() as tape:
+        log_prob = layer.distribution(features).log_prob(wrong)
+    np.testing.assert_allclose(log_prob, [-500.0 * 12], rtol=1e-6)
+    np.testing.assert_allclose(tape.gradient(log_prob, layer.logits.bias), np.full(12, -np.sign(logit)), rtol=1e-6)
+
+
+def test_bounded_mean_gaussian_equals_scipy():
+    layer, features = make("bounded_mean_gaussian")
+    a, log_scale = np.split(layer.params(features).numpy().astype("float64"), 2, axis=-1)
+    expected = norm(expit(a), np.exp(log_scale)).logpdf(X.reshape(BATCH, -1)).sum(-1)
+    p = layer.distribution(features)
+    np.testing.assert_allclose(p.log_prob(X), expected, rtol=1e-5)
+    np.testing.assert_allclose(p.mean().numpy().reshape(BATCH, -1), expit(a), rtol=1e-5)

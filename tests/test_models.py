@@ -1,0 +1,211 @@
+"""The battery over every system in `MODELS`, at tiny sizes."""
+
+import inspect
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import IMAGE_SHAPE, TINY
+
+from vaezoo.base import noise_seed
+from vaezoo.models import MODELS
+from vaezoo.objectives import ELBO, IWAE, FreeBits, elbo, iwae
+
+
+def test_tiny_arguments_are_all_off_their_defaults(system):
+    parameters = inspect.signature(MODELS[system]).parameters
+    named = {name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
+    assert TINY[system].keys() == named
+    assert all(TINY[system][name] != parameters[name].default for name in named)
+
+
+def test_config_round_trip_keeps_every_argument(system):
+    model = MODELS[system](**TINY[system], name="other", dtype="mixed_bfloat16")
+    again = MODELS[system].from_config(model.get_config())
+    assert again.get_config() == model.get_config()
+    config = model.get_config()
+    assert {name: config[name] for name in TINY[system]} == TINY[system]
+    assert (again.name, again.dtype_policy.name) == ("other", "mixed_bfloat16")
+
+
+def test_a_misspelt_argument_fails(system):
+    with pytest.raises((TypeError, ValueError), match="latnet_dim"):
+        MODELS[system](**TINY[system], latnet_dim=3)
+
+
+def test_saved_model_is_the_same_in_a_fresh_process(system, make_tiny, images, tmp_path):
+    model = make_tiny(system, objective=ELBO(num_samples=2, analytic_kl=False), seed=7)
+    model.fit(images, epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", images)
+    script = """
+        import keras, numpy as np, vaezoo
+        model = keras.models.load_model("model.keras")
+        images = np.load("images.npy")
+        np.save("codes.npy", model.encode(images))
+        np.save("elbo.npy", model.evaluate(images, verbose=0, return_dict=True)["elbo"])
+        model.fit(images, epochs=1, shuffle=False, verbose=0)
+        np.save("codes_after.npy", model.encode(images))
+        assert model.objective.num_samples == 2 and model.seed == 7, model.get_compile_config()
+    """
+    script = script.replace("import keras, numpy as np, vaezoo", "import keras, numpy as np, vaezoo.models")
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "codes.npy"), model.encode(images))
+    elbo_here = model.evaluate(images, verbose=0, return_dict=True)["elbo"]
+    np.testing.assert_allclose(np.load(tmp_path / "elbo.npy"), elbo_here, rtol=1e-6)
+    # One more step: optimizer state, iteration count and with it the noise came back too.
+    model.fit(images, epochs=1, shuffle=False, verbose=0)
+    np.testing.assert_allclose(np.load(tmp_path / "codes_after.npy"), model.encode(images), atol=1e-6)
+
+
+def test_weights_saved_and_loaded_give_the_same_codes(system, make_tiny, images, tmp_path):
+    model, other = make_tiny(system), make_tiny(system)
+    assert not np.array_equal(model.encode(images), other.encode(images))
+    model.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(model.encode(images), other.encode(images))
+
+
+@pytest.mark.parametrize("objective", [ELBO(), ELBO(2, analytic_kl=False), IWAE(3), FreeBits(0.01)], ids=str)
+def test_every_trainable_variable_gets_a_finite_gradient(system, make_tiny, images, objective):
+    model = make_tiny(system)
+    noise = model.noise(objective.num_samples, len(images), seed=[0, 0])
+    with tf.GradientTape() as tape:
+        terms = model.terms(images, noise, analytic_kl=objective.analytic_kl)
+        loss = -tf.reduce_mean(objective(terms, 1))
+    for variable, gradient in zip(
+        model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
+    ):
+        assert gradient is not None, variable.path
+        assert np.isfinite(gradient).all(), variable.path
+        assert np.any(gradient), variable.path
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_fit_lowers_the_loss(system, make_tiny, images, jit_compile):
+    history = make_tiny(system, jit_compile=jit_compile).fit(images, batch_size=20, epochs=20, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0] - 1.0
+    assert set(history) == {"loss", "elbo", "log_likelihood", "kl"}
+
+
+def test_xla_equals_plain_on_the_same_noise(system, make_tiny, images):
+    model = make_tiny(system)
+    noise = model.noise(2, len(images), seed=[0, 0])
+    plain = tf.function(model.terms)(images, noise)
+    compiled = tf.function(model.terms, jit_compile=True)(images, noise)
+    for one, other in zip(plain, compiled, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_same_noise_same_terms_and_another_seed_others(system, make_tiny, images):
+    model = make_tiny(system)
+    draws = [model.terms(images, model.noise(2, len(images), seed=noise_seed(seed, 5))) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(draws[0].log_lik, draws[1].log_lik)
+    assert not np.array_equal(draws[0].log_lik, draws[2].log_lik)
+    assert draws[0].log_lik.shape == (2, len(images))
+    assert draws[0].kl.shape[:2] == (2, len(images))
+
+
+def test_k_sample_bounds_rise_with_k(system, make_tiny, images):
+    model = make_tiny(system)
+    means = []
+    for num_samples in (1, 5, 50):
+        noise = model.noise(num_samples * 100, len(images), seed=[1, 0])
+        terms = model.terms(images, noise)
+        shape = [100, num_samples, len(images)]
+        repeats = [
+            iwae(type(terms)(*parts))
+            for parts in zip(
+                tf.reshape(terms.log_lik, shape),
+                tf.reshape(terms.kl, [*shape, -1]),
+                strict=True,
+            )
+        ]
+        means.append(np.mean(repeats))
+    assert means[0] < means[1] < means[2]
+
+
+def test_terms_of_a_batch_are_those_of_its_rows(system, make_tiny, images):
+    model = make_tiny(system)
+    noise = model.noise(2, 8, seed=[0, 0])
+    whole = model.terms(images[:8], noise)
+    for row in range(8):
+        alone = model.terms(images[row : row + 1], noise[:, row : row + 1])
+        np.testing.assert_allclose(elbo(alone)[0], elbo(whole)[row], rtol=1e-5)
+
+
+def test_uint8_images_are_read_as_256_levels(system, make_tiny, images):
+    model = make_tiny(system)
+    stored = np.round(images * 255).astype("uint8")
+    np.testing.assert_allclose(model.encode(stored), model.encode(stored / np.float32(255)), atol=1e-6)
+    assert np.isfinite(model.evaluate(stored, verbose=0)).all()
+
+
+def test_samples_are_images_and_follow_the_seed_and_the_temperature(system, make_tiny):
+    model = make_tiny(system)
+    one, same, other = (np.asarray(model.sample(5, seed=seed)) for seed in (0, 0, 1))
+    assert one.shape == (5, *IMAGE_SHAPE)
+    assert one.min() >= 0
+    assert one.max() <= 1
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+    cold = np.asarray(model.sample(5, seed=0, temperature=0.0))
+    np.testing.assert_allclose(cold, np.broadcast_to(cold[:1], cold.shape), rtol=1e-6)
+
+
+def test_predict_reconstructs(system, make_tiny, images):
+    model = make_tiny(system)
+    np.testing.assert_allclose(model.predict(images, verbose=0), model.decode(model.encode(images)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_keeps_densities_in_float32(system, images, policy):
+    model = MODELS[system](**TINY[system], dtype=policy)
+    optimizer = keras.optimizers.Adam(1e-2)
+    model.compile(keras.optimizers.LossScaleOptimizer(optimizer) if policy == "mixed_float16" else optimizer)
+    terms = model.terms(images, model.noise(2, len(images), seed=[0, 0]))
+    assert terms.log_lik.dtype == terms.kl.dtype == tf.float32
+    history = model.fit(images, batch_size=20, epochs=20, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_training_data_of_every_common_kind_gives_the_same_loss(system, make_tiny, images):
+    labels = np.zeros(len(images))
+    dataset = tf.data.Dataset.from_tensor_slices
+    kinds = {
+        "array": dict(x=images, batch_size=20),
+        "array and labels": dict(x=images, y=labels, batch_size=20),
+        "dataset": dict(x=dataset(images).batch(20)),
+        "dataset of pairs": dict(x=dataset((images, labels)).batch(20)),
+        "float64": dict(x=images.astype("float64"), batch_size=20),
+    }
+    losses = {}
+    for kind, arguments in kinds.items():
+        keras.utils.set_random_seed(0)
+        model = make_tiny(system)
+        losses[kind] = model.fit(**arguments, shuffle=False, verbose=0).history["loss"][-1]
+    assert np.ptp(list(losses.values())) < 1e-3 * abs(losses["array"]), losses
+
+
+def test_steps_per_execution_changes_nothing_but_speed(system, make_tiny, images):
+    codes = []
+    for steps in (1, 4):
+        keras.utils.set_random_seed(0)
+        model = make_tiny(system, steps_per_execution=steps)
+        model.fit(images, batch_size=10, epochs=3, shuffle=False, verbose=0)
+        codes.append(model.encode(images))
+    np.testing.assert_allclose(*codes, atol=1e-6)
+
+
+def test_training_does_not_retrace(system, make_tiny, images):
+    model = make_tiny(system)
+    traces = []
+    terms = model.terms
+    model.terms = lambda *args, **kwargs: traces.append(0) or terms(*args, **kwargs)
+    model.fit(images, batch_size=10, epochs=4, verbose=0)
+    assert len(traces) == 1
