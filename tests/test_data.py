@@ -148,7 +148,7 @@ def test_a_set_that_is_not_prepared_names_the_three_ways_out(name, tmp_path, mon
         data.load(name)
     text = str(error.value)
     assert "\n" not in text
-    for part in (str(tmp_path), name, "(1)", "(2) set TFDS_DATA_DIR", "(3)", "data.name=digits"):
+    for part in (str(tmp_path), name, "(1)", "(2) set TFDS_DATA_DIR", "(3)", "vae_digits"):
         assert part in text
     assert not list(tmp_path.rglob("*incomplete*"))
 
@@ -183,7 +183,7 @@ def test_frey_builder_reads_the_hand_placed_file(tmp_path, monkeypatch):
     ],
 )
 def test_real_sets(real_data, name, sizes, shape, mean):
-    """Sizes and the mean value of the 60,000 (MNIST), 50,000 (CIFAR-10) published training images; of train for the binary set."""
+    """Sizes, and the mean of the published training images (of the binary set: without validation)."""
     splits = real_data(name)
     parts = [splits.train, splits.validation, splits.test]
     assert [len(part.images) for part in parts] == sizes

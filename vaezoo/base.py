@@ -414,7 +414,8 @@ def global_batch_size(x):
 class TermHealth(keras.metrics.Metric):
     """Remembers which of the terms broke first, so that a NaN can be traced although it spreads within one step.
 
-    `finite_steps` counts, for log p(x | z) and for the KL, the steps before its first non-finite value.
+    `finite_steps` counts, for log p(x | z) and for the KL, the steps before its first non-finite value, summed over
+    the replicas. One that broke on a single replica has a smaller sum than one that broke everywhere a step later.
     """
 
     NAMES = ("log_likelihood", "kl")
@@ -429,12 +430,17 @@ class TermHealth(keras.metrics.Metric):
         self.intact.assign(self.intact * tf.cast(finite, tf.float32))
         self.finite_steps.assign_add(self.intact)
 
+    def reset_state(self):
+        self.finite_steps.assign(tf.zeros([2]))
+        self.intact.assign(tf.ones([2]))
+
     def result(self):
         return self.finite_steps
 
     def broken(self):
-        """Returns the names of the terms that broke, first ones only; an empty tuple while all is well."""
-        if keras.ops.convert_to_numpy(self.intact).min() == 1.0:
-            return ()
+        """Returns the names of the terms that broke first, and their finite steps; no names while all is well."""
         steps = keras.ops.convert_to_numpy(self.finite_steps)
-        return tuple(name for name, count in zip(self.NAMES, steps, strict=True) if count == steps.min())
+        first = int(steps.min())
+        if keras.ops.convert_to_numpy(self.intact).min() == 1.0:
+            return (), first
+        return tuple(name for name, count in zip(self.NAMES, steps, strict=True) if count == first), first

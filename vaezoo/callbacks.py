@@ -69,11 +69,11 @@ class TrainingState(keras.callbacks.Callback):
 
     def _write_followers(self):
         with files.atomic(self.directory / "log.csv") as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.history[0])
+            writer = csv.DictWriter(file, dict.fromkeys(name for row in self.history for name in row))
             writer.writeheader()
             writer.writerows(self.history)
         scores = [row[self.monitor] for row in self.history]
-        names = ["last.weights.h5"] + (["best.weights.h5"] if scores[-1] == max(scores) else [])
+        names = ["last.weights.h5"] + (["best.weights.h5"] if scores[-1] >= np.nanmax(scores) else [])
         self._bare_model.set_weights(self.model.get_weights())
         for name in names:
             with files.atomic(self.directory / name) as path:
@@ -90,17 +90,36 @@ def _variables(model):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Ends training with a `FloatingPointError` that names the term that broke, before any NaN is written to disk."""
+    """Ends training with a `FloatingPointError` that names the term that broke.
+
+    Put it before a `TrainingState`, and no NaN is written to disk.
+    """
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Forgets what was seen before."""
+        self.epoch = epoch
+        self.model.health.reset_state()
 
     def on_train_batch_end(self, batch, logs=None):
-        """Looks at the running loss, which a NaN never leaves again."""
-        if np.all(np.isfinite(np.asarray((logs or {}).get("loss", 0.0)))):
-            return
-        broken = self.model.health.broken()
-        cause = " and ".join(broken) if broken else "the loss, not its terms,"
+        """Looks at the running loss, which a NaN never leaves again within the epoch."""
+        if not np.all(np.isfinite(np.asarray((logs or {}).get("loss", 0.0)))):
+            names, steps = self.model.health.broken()
+            self._stop(names, f"in step {steps // self.model.distribute_strategy.num_replicas_in_sync + 1}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Looks at the measurement, and at the weights: no loss tells what the last step of the epoch did to them."""
+        if not all(np.all(np.isfinite(value)) for value in (logs or {}).values()):
+            self._stop(self.model.health.broken()[0], "in the measurement after the last step")
+        for weight in self.model.weights:
+            if not np.all(np.isfinite(np.asarray(weight))):
+                self._stop((weight.path,), "after the last step")
+
+    def _stop(self, names, where):
+        # A term that breaks by itself has a step's lead over those that follow it through the weights.
+        hint = "; they broke together, as by weights that were broken before: too high a learning rate?"
         raise FloatingPointError(
-            f"`{cause}` must be finite. Received: NaN or infinity within the last {self.model.steps_per_execution} "
-            f"steps before step {int(self.model.optimizer.iterations)}; the state of the last whole epoch is kept"
+            f"{' and '.join(f'`{name}`' for name in names) or '`loss`'} must be finite. Received: NaN or infinity "
+            f"{where} of epoch {self.epoch + 1}{hint if len(names) > 1 else ''}"
         )
 
 

@@ -22,8 +22,12 @@ app = typer.Typer(
 
 Name = Annotated[str, typer.Argument(help="A zoo entry (see `vaezoo list`), a TOML config, or the folder of a run.")]
 Weights = Annotated[str | None, typer.Option(help="A .weights.h5 file instead of the entry's own weights.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the config.")]
-Output = Annotated[pathlib.Path | None, typer.Option("--output", "-o", help="Where the picture goes; default NAME-COMMAND.png.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the config.")
+]
+Output = Annotated[
+    pathlib.Path | None, typer.Option("--output", "-o", help="Where the picture goes; default NAME-COMMAND.png.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of the random draws.")]
 
 
@@ -61,15 +65,19 @@ def info(name: Name):
 @app.command()
 def train(
     name: Name,
-    directory: Annotated[pathlib.Path | None, typer.Option("--dir", help="The run's folder; default runs/NAME.")] = None,
+    directory: Annotated[
+        pathlib.Path | None, typer.Option("--dir", help="The run's folder; default runs/NAME.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")] = False,
     overrides: Overrides = None,
 ):
     """Train an entry; with several devices on all of them, with TF_CONFIG on all workers."""
+    entry = config.read(name, _overrides(overrides))
+    directory = directory or pathlib.Path("runs") / entry.name
+    _import_tensorflow()
     from vaezoo import training
 
-    directory = directory or pathlib.Path("runs") / config.read(name).name
-    training.train(name, directory=directory, resume=resume, overrides=_overrides(overrides))
+    training.train(entry, directory=directory, resume=resume)
     typer.echo(f"{directory}: best.weights.h5, last.weights.h5, log.csv, images, tensorboard")
 
 
@@ -77,7 +85,9 @@ def train(
 def evaluate(
     name: Name,
     weights: Weights = None,
-    num_samples: Annotated[int | None, typer.Option(min=1, help="Importance samples; default as in the config.")] = None,
+    num_samples: Annotated[
+        int | None, typer.Option(min=1, help="Importance samples; default as in the config.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many test images.")] = None,
     output: Annotated[pathlib.Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
     seed: Seed = 0,
@@ -88,10 +98,10 @@ def evaluate(
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
     from rich.table import Table
 
+    model, entry = _load(name, weights, overrides)
     from vaezoo import data, evaluation, files
 
-    model, entry = _load(name, weights, overrides)
-    images = data.test_images(data.load(entry.data.name).test.images[:limit], entry.data.transform)
+    images = data.transform_once(data.load(entry.data.name).test.images[:limit], entry.data.transform)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("images", total=len(images))
@@ -124,9 +134,9 @@ def sample(
     overrides: Overrides = None,
 ):
     """Draw images from the model."""
+    model, entry = _load(name, weights, overrides)
     from vaezoo import plots
 
-    model, entry = _load(name, weights, overrides)
     _save(plots.samples(model, num_images, seed=seed, temperature=temperature), output, entry, "sample")
 
 
@@ -139,10 +149,10 @@ def reconstruct(
     overrides: Overrides = None,
 ):
     """Show test images above their reconstructions."""
+    model, entry = _load(name, weights, overrides)
     from vaezoo import data, plots
 
-    model, entry = _load(name, weights, overrides)
-    images = data.test_images(data.load(entry.data.name).test.images[:num_images], entry.data.transform)
+    images = data.transform_once(data.load(entry.data.name).test.images[:num_images], entry.data.transform)
     _save(plots.reconstructions(model, images), output, entry, "reconstruct")
 
 
@@ -155,9 +165,9 @@ def manifold(
     overrides: Overrides = None,
 ):
     """Show the images of a 2-D latent space, through the inverse Gaussian CDF."""
+    model, entry = _load(name, weights, overrides)
     from vaezoo import plots
 
-    model, entry = _load(name, weights, overrides)
     _save(plots.manifold(model, size), output, entry, "manifold")
 
 
@@ -170,11 +180,11 @@ def latents(
     overrides: Overrides = None,
 ):
     """Scatter the codes of test images, coloured by label."""
+    model, entry = _load(name, weights, overrides)
     from vaezoo import data, plots
 
-    model, entry = _load(name, weights, overrides)
     test = data.load(entry.data.name).test
-    images = data.test_images(test.images[:num_images], entry.data.transform)
+    images = data.transform_once(test.images[:num_images], entry.data.transform)
     labels = None if test.labels is None else test.labels[:num_images]
     _save(plots.latents(model, images, labels), output, entry, "latents")
 
@@ -187,18 +197,31 @@ def export(
     overrides: Overrides = None,
 ):
     """Export a SavedModel and a LiteRT file that run without vaezoo."""
+    model, entry = _load(name, weights, overrides)
     from vaezoo import exporting
 
-    model, entry = _load(name, weights, overrides)
     for path in exporting.export(model, directory, entry.name):
         typer.echo(path)
 
 
 def _load(name, weights, overrides):
+    entry = config.read(name, _overrides(overrides))  # first: a mistyped name need not wait for TensorFlow
+    _import_tensorflow()
     from vaezoo import zoo
 
-    entry = config.read(name, _overrides(overrides))
     return zoo.load_config(entry, weights or zoo.pretrained(name, entry)), entry
+
+
+def _import_tensorflow():
+    """Imports TensorFlow without the lines that its C++ side writes to stderr whatever TF_CPP_MIN_LOG_LEVEL says."""
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def _overrides(texts):

@@ -129,10 +129,10 @@ def _prepare(builder):
     except Exception as error:  # each downloader, parser and file system has its own
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise DataNotPreparedError(
-            f"data set {builder.name!r} must be prepared. Looked for {builder.data_path}; it is not there, and preparing "
-            f"it failed: {reason}. Three ways out: (1) run `tfds build {builder.name}` where there is a network, and copy "
-            f"the folder; (2) set TFDS_DATA_DIR to a folder that holds it; (3) train on the embedded data: "
-            "`--set data.name=digits`, or pass arrays to vaezoo.train(..., data=...)"
+            f"data set {builder.name!r} must be prepared. Looked for {builder.data_path}; it is not there, and "
+            f"preparing it failed: {reason}. Three ways out: (1) run `tfds build {builder.name}` where there is a "
+            "network, and copy the folder; (2) set TFDS_DATA_DIR to a folder that holds it; (3) use the embedded data "
+            "(the entry vae_digits), or pass arrays: vaezoo.train(..., splits=vaezoo.data.Splits.from_arrays(...))"
         ) from error
 
 

@@ -7,7 +7,6 @@ import pathlib
 import shutil
 import tempfile
 
-
 PREFIX = ".writing-"
 
 
@@ -15,20 +14,26 @@ PREFIX = ".writing-"
 def atomic(path):
     """Yields a temporary path beside `path`, which becomes `path` if the block succeeds and vanishes if it fails.
 
-    The temporary name ends like `path`, for writers that look at the suffix.
+    It may become a file, which replaces a file at `path`, or a folder, which replaces nothing but an empty folder. The
+    temporary name ends like `path`, for writers that look at the suffix. Folders that are made for `path` vanish too.
     """
     path = pathlib.Path(path)
+    missing = [parent for parent in path.parents if not parent.exists()]  # the deepest first
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX, dir=path.parent))
     try:
         temporary = folder / path.name
         yield temporary
-        if temporary.is_file():
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+        for written in (temporary, *temporary.rglob("*")):
+            if written.is_file():
+                with written.open("rb") as file:
+                    os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        for parent in missing:
+            with contextlib.suppress(OSError):  # not empty: `path` is in it
+                parent.rmdir()
 
 
 def sha256(path):

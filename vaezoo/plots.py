@@ -31,7 +31,9 @@ def grid_figure(images, columns=None, title=None):
     """Returns a figure of images [N, H, W, C] with values in [0, 1] in a grid."""
     grid = tile_images(np.asarray(images), columns)
     scale = 8 / max(grid.shape[:2])
-    figure = Figure(figsize=(grid.shape[1] * scale, grid.shape[0] * scale + (0.4 if title else 0)), layout="constrained")
+    figure = Figure(
+        figsize=(grid.shape[1] * scale, grid.shape[0] * scale + (0.4 if title else 0)), layout="constrained"
+    )
     axes = figure.add_subplot()
     axes.imshow(grid.squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()

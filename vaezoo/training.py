@@ -1,5 +1,6 @@
 """From a config to a trained model: strategy, data, callbacks, resume."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -37,49 +38,50 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
         FloatingPointError: a term of the bound became NaN or infinite.
     """
     settings = name if isinstance(name, config.Config) else config.read(name, overrides)
-    strategy = default_strategy()
-    chief = strategy.cluster_resolver is None or strategy.cluster_resolver.task_id in (0, None)
+    recipe, transform = settings.train, settings.data.transform
     directory = pathlib.Path(directory or pathlib.Path("runs") / settings.name)
-    splits = splits or data.load(settings.data.name)
-    _claim(directory, settings, resume, chief)
-
-    train_settings = settings.train
-    batches, steps = data.training_batches(
-        splits.train.images, settings.data.transform, batch_size=train_settings.batch_size, seed=train_settings.seed
-    )
-    validation = data.test_images(splits.validation.images, settings.data.transform)
+    strategy = default_strategy()
+    chief = _is_chief(strategy)
+    with _all_or_none(strategy):
+        if chief:
+            _check_folder(directory, settings, resume)
+        splits = splits or data.load(settings.data.name)
+        batches, steps = _batches(splits, settings)
+        validation = data.transform_once(splits.validation.images, transform)
     with strategy.scope():
         model = zoo.build(
             settings,
-            jit_compile=train_settings.jit_compile and strategy.num_replicas_in_sync == 1,
-            steps_per_execution=_largest_divisor(steps, MOST_STEPS_PER_EXECUTION),
+            jit_compile=recipe.jit_compile and strategy.num_replicas_in_sync == 1,
+            # TensorFlow 2.21 fails to run the collectives of several workers inside of Keras' loop over steps.
+            steps_per_execution=1 if _num_workers(strategy) > 1 else _largest_divisor(steps, MOST_STEPS_PER_EXECUTION),
         )
-    checks.images("training images", splits.train.images[:1], model.image_shape)
     state = vaezoo_callbacks.TrainingState(directory, writes=chief)
     state.set_model(model)
-    first_epoch = state.restore(model) if resume else 0
+    with _all_or_none(strategy):
+        checks.images("training images", splits.train.images[:1], model.image_shape)
+        if chief:
+            _claim(directory, settings)
+        first_epoch = state.restore(model) if resume else 0
+    if _sum_over_workers(strategy, first_epoch) != first_epoch * _num_workers(strategy):
+        raise ValueError(f"`directory` must be a folder that all workers share. Received: {directory}, which is not")
     if first_epoch:
-        batches, _ = data.training_batches(
-            splits.train.images,
-            settings.data.transform,
-            batch_size=train_settings.batch_size,
-            seed=train_settings.seed,
-            first_epoch=first_epoch,
-        )
-    own = [vaezoo_callbacks.StopOnNaN(), state]
+        batches, _ = _batches(splits, settings, first_epoch)
+    own = [vaezoo_callbacks.StopOnNaN()]
     if chief:
         own += [
             vaezoo_callbacks.ImageGrid(directory / "images"),
             keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False),
         ]
-    if first_epoch < train_settings.epochs:
+    own += [state]  # the last, so that an epoch whose state is on disk has its picture and its curves
+    if first_epoch < recipe.epochs:
         model.fit(
             batches,
-            epochs=train_settings.epochs,
+            epochs=recipe.epochs,
             initial_epoch=first_epoch,
             steps_per_epoch=steps,
             validation_data=validation,
-            validation_batch_size=train_settings.batch_size,
+            validation_batch_size=recipe.batch_size,
+            shuffle=False,  # the batches are, by epoch
             callbacks=[*own, *callbacks],
             verbose=verbose,
         )
@@ -99,24 +101,104 @@ def default_strategy():
     return tf.distribute.get_strategy()
 
 
-def _claim(directory, settings, resume, chief):
-    """Makes the run's folder, or checks that it holds a run of the same config (more epochs are welcome)."""
-    path, table = directory / config.RUN_CONFIG, json.loads(json.dumps(config.as_dict(settings)))
-    if path.exists() and not resume:
-        raise FileExistsError(f"`directory` must not hold a run, unless it is to be resumed (--resume). Received: {directory}")
-    if not chief:
+def _batches(splits, settings, first_epoch=0):
+    return data.training_batches(
+        splits.train.images,
+        settings.data.transform,
+        batch_size=settings.train.batch_size,
+        seed=settings.train.seed,
+        first_epoch=first_epoch,
+    )
+
+
+# The run's folder: the chief checks it first of all, and writes to it only when everything else has been found good.
+
+
+def _check_folder(directory, settings, resume):
+    """Raises if the folder holds a run, unless that is to be resumed and of the same recipe (epochs may be added)."""
+    if not config.is_run(directory):
         return
-    if path.exists():
-        before = json.loads(path.read_text("utf-8"))
-        for part in (before, table):
-            part["train"].pop("epochs")
-        if before != table:
-            different = ", ".join(key for key in table if before.get(key) != table[key])
-            raise ValueError(f"`directory` must hold a run of the same config. Received: {directory}, which differs in: {different}")
-    directory.mkdir(parents=True, exist_ok=True)
-    files.sweep(directory)
-    with files.atomic(path) as temporary:
-        temporary.write_text(json.dumps(config.as_dict(settings), indent=2), "utf-8")
+    if not resume:
+        raise FileExistsError(
+            f"`directory` must not hold a run, unless it is to be resumed (--resume). Received: {directory}"
+        )
+    different = _differences(_decisive(config.read(directory)), _decisive(settings))
+    if different:
+        raise ValueError(
+            f"`directory` must hold a run of the same config. Received: {directory}, which differs in: "
+            + ", ".join(different)
+        )
+
+
+def _claim(directory, settings):
+    """Makes the folder, clears it of what a killed run was writing, and writes the config."""
+    for folder in (directory, directory / "images"):
+        files.sweep(folder)
+    with files.atomic(directory / config.RUN_CONFIG) as path:
+        path.write_text(json.dumps(config.as_dict(settings), indent=2), "utf-8")
+
+
+def _decisive(settings):
+    """Returns what decides a run's weights after any number of epochs, as JSON would give it back."""
+    table = json.loads(json.dumps(config.as_dict(settings)))
+    table["train"].pop("epochs")
+    return {part: table[part] for part in ("model", "data", "objective", "train")}
+
+
+def _differences(before, now, where=""):
+    """Returns one text, "dotted.key (before, now)", per value that differs between two nested dicts."""
+    found = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{where}{key}.")
+        elif old != new:
+            found.append(f"{where}{key} (was {old!r}, is {new!r})")
+    return found
+
+
+# Several workers.
+
+
+def _num_workers(strategy):
+    """Returns the number of processes that train together."""
+    resolver = strategy.cluster_resolver
+    jobs = resolver.cluster_spec().as_dict() if resolver is not None and resolver.task_type else {}
+    return max(1, sum(len(jobs.get(job, ())) for job in ("chief", "worker")))
+
+
+def _is_chief(strategy):
+    """Tells whether this process is the one that writes: the chief of TF_CONFIG, else its first worker."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    return resolver.task_type == "chief" or (resolver.task_id == 0 and not has_chief)
+
+
+def _sum_over_workers(strategy, value):
+    """Returns the sum of a number over all workers, each of which has to call it."""
+    if _num_workers(strategy) == 1:
+        return value
+    share = value * _num_workers(strategy) / strategy.num_replicas_in_sync
+
+    @tf.function
+    def total():
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.constant(share)), axis=None)
+
+    return float(total())
+
+
+@contextlib.contextmanager
+def _all_or_none(strategy):
+    """Ends all workers if one fails in the block; or the others would wait for it in their first step, for ever."""
+    try:
+        yield
+    except Exception:
+        _sum_over_workers(strategy, 1.0)
+        raise
+    if _sum_over_workers(strategy, 0.0):
+        raise ConnectionAbortedError("the other workers must be able to start. Received: a failure; see their output")
 
 
 def _largest_divisor(number, most):

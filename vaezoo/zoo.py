@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import urllib.request
+import warnings
 
 from vaezoo import checks, config, files
 
@@ -94,7 +95,9 @@ def load_weights(model, path):
     if not path.is_file():
         raise FileNotFoundError(f"`weights` must be a file. Received: {path}, which does not exist")
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():  # weights' files hold no optimizer; Keras says so each time
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            model.load_weights(path)
     except Exception as error:  # h5py and Keras raise many kinds for a damaged or foreign file
         reason = " ".join(str(error).split())[:200]
         raise ValueError(

@@ -1,0 +1,57 @@
+# make demo   installs into .venv, then trains, measures, draws and exports a VAE on embedded data
+# make test   installs into .venv, then runs the whole test suite
+# make check  format, lint and the fast tests: before each commit
+
+PYTHON ?= python3.11
+VENV ?= .venv
+LOCK ?= requirements.lock
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+VAEZOO = $(VENV)/bin/vaezoo
+DEMO = demo
+
+.PHONY: install demo test check test-lowest lock clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml $(LOCK)
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --requirement $(LOCK)
+	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: install
+	rm -rf $(DEMO)
+	$(VAEZOO) train vae_digits --dir $(DEMO)/run
+	$(VAEZOO) evaluate $(DEMO)/run --json $(DEMO)/figures.json
+	$(VAEZOO) sample $(DEMO)/run --output $(DEMO)/samples.png
+	$(VAEZOO) reconstruct $(DEMO)/run --output $(DEMO)/reconstructions.png
+	$(VAEZOO) latents $(DEMO)/run --output $(DEMO)/latents.png
+	$(VAEZOO) export $(DEMO)/run $(DEMO)/export
+	@echo
+	@echo "Trained weights, log, pictures per epoch:  $(DEMO)/run"
+	@echo "Figures on the test images:                $(DEMO)/figures.json"
+	@echo "Samples, reconstructions, latents:         $(DEMO)/samples.png $(DEMO)/reconstructions.png $(DEMO)/latents.png"
+	@echo "SavedModel and LiteRT:                     $(DEMO)/export"
+
+test: install
+	$(VENV)/bin/python -m pytest
+
+check: install
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+# The suite on the lowest versions that pyproject.toml admits, in a venv of its own.
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest LOCK=requirements-lowest.txt
+
+# Exact versions of what a fresh resolution of pyproject.toml gives.
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --upgrade pip
+	.venv-lock/bin/python -m pip install --quiet --editable . --group test
+	.venv-lock/bin/python -m pip freeze --exclude-editable > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .venv-lowest .venv-lock demo

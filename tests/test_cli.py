@@ -1,0 +1,113 @@
+"""The command line, as a user types it."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+SMALL = ["--set", "model.args.hidden_units=[16]", "--set", "model.args.latent_dim=2", "--set", "train.epochs=2"]
+
+
+def vaezoo(*arguments, cwd=None):
+    command = [sys.executable, "-m", "vaezoo", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A small run of vae_digits: its working folder."""
+    folder = tmp_path_factory.mktemp("cli")
+    result = vaezoo("train", "vae_digits", *SMALL, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def test_help_and_names_answer_without_tensorflow():
+    script = (
+        "import sys; sys.argv = ['vaezoo', *sys.argv[1:]]\nfrom vaezoo import cli\n"
+        "try: cli.main()\nexcept SystemExit: pass\n"
+        "assert 'tensorflow' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    for arguments in (["--help"], ["list"], ["info", "vae_digits"], ["info", "vae_digit"], ["train", "vae_digit"]):
+        subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True)
+
+
+def test_list_names_every_entry():
+    from vaezoo import config
+
+    text = vaezoo("list").stdout
+    assert all(name in text for name in config.names())
+
+
+def test_info_shows_the_card():
+    text = vaezoo("info", "iwae_mnist").stdout
+    for part in ("Burda", "85.54", "licence", "sha256", "departures"):
+        assert part in text
+
+
+def test_training_leaves_a_whole_run(run):
+    folder = run / "runs" / "vae_digits"
+    names = {path.name for path in folder.iterdir()}
+    files = {"config.json", "state.npz", "log.csv", "best.weights.h5", "last.weights.h5"}
+    assert names == files | {"images", "tensorboard"}
+    with (folder / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["val_elbo"]) > float(rows[0]["val_elbo"])
+    assert {path.name for path in (folder / "images").iterdir()} == {"epoch_0001.png", "epoch_0002.png"}
+    assert json.loads((folder / "config.json").read_text())["model"]["args"]["latent_dim"] == 2
+
+
+def test_evaluate_writes_a_table_and_json(run):
+    arguments = ["evaluate", "runs/vae_digits", "--num-samples", 5, "--limit", 30, "--json", "figures.json"]
+    result = vaezoo(*arguments, cwd=run)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads((run / "figures.json").read_text())
+    assert figures["num_images"] == 30
+    assert figures["num_samples"] == 5
+    assert figures["log_likelihood"] >= figures["elbo"]
+    assert f"{figures['elbo']:.4f}" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["sample", "reconstruct", "manifold", "latents"])
+def test_pictures(run, command):
+    result = vaezoo(command, "runs/vae_digits", "-o", f"{command}.png", cwd=run)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == f"{command}.png"
+    assert Image.open(run / f"{command}.png").size[0] > 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "vae_digit"], "vaezoo: `name` must be one of: "),
+        (["train", "vae_digits", "--set", "train.epoch=3"], "Did you mean 'epochs'?"),
+        (["train", "vae_digits", "--set", "epochs"], "`--set` must be KEY=VALUE"),
+        (["train", "runs/vae_digits/config.json"], "`name` must be one of"),
+        (["train", "vae_digits", *SMALL], "must not hold a run, unless it is to be resumed (--resume)"),
+        (["train", "vae_digits", "--dir", "figures.json/x"], "figures.json"),
+        (["sample", "vae_digits", "--weights", "nowhere.weights.h5"], "`weights` must be a file"),
+        (["sample", "runs/vae_digits", "-o", "figures.json/x.png"], "figures.json"),
+        (["manifold", "vae_mnist", "--set", "model.args.latent_dim=3"], "must be a whole `.weights.h5` file"),
+        (["evaluate", "missing.toml"], "missing.toml"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line(run, arguments, message):
+    (run / "figures.json").touch()
+    before = sorted(run.rglob("*"))
+    result = vaezoo(*arguments, cwd=run)
+    assert result.returncode == 1
+    lines = [line for line in result.stderr.splitlines() if line.startswith("vaezoo:")]
+    assert len(lines) == 1, result.stderr
+    assert message in lines[0]
+    assert "Traceback" not in result.stderr
+    assert sorted(run.rglob("*")) == before  # nothing half-written
+
+
+def test_a_mistyped_command_gets_a_suggestion():
+    result = vaezoo("trian", "vae_digits")
+    assert result.returncode == 2
+    assert "Did you mean 'train'" in result.stderr

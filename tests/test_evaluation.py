@@ -1,0 +1,95 @@
+"""The evaluation's figures; the linear-Gaussian oracle is in test_linear_gaussian.py."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from vaezoo import evaluation
+
+
+def test_figures_belong_together(make_tiny, images):
+    model = make_tiny("vae")
+    model.fit(images, epochs=5, verbose=0)
+    figures = evaluation.evaluate(model, images, num_samples=20, batch_size=16)
+    assert figures.elbo == pytest.approx(figures.reconstruction - figures.kl, abs=1e-3)
+    assert figures.log_likelihood > figures.elbo
+    assert 1 <= figures.effective_sample_size <= 20
+    assert figures.num_images == 40
+    assert len(figures.kl_per_dimension) == 3
+    assert figures.bits_per_dim == pytest.approx(-figures.log_likelihood / (60 * np.log(2)), rel=1e-6)
+
+
+def test_dequantised_bits_per_dim_are_those_of_256_levels(make_tiny, images):
+    """P(level) = density in [0, 1] / 256: D log 256 nats, 8 bits a dimension, more than the density's."""
+    model = make_tiny("vae")
+    density = evaluation.evaluate(model, images, num_samples=2)
+    levels = evaluation.evaluate(model, images, num_samples=2, transform="uniform_dequantization")
+    assert levels.bits_per_dim == pytest.approx(density.bits_per_dim + 8.0, abs=1e-5)
+    assert levels.log_likelihood == density.log_likelihood
+
+
+def test_kl_per_dimension_sums_to_the_closed_form_of_a_diagonal_posterior(images):
+    from vaezoo.models import VAE
+
+    model = VAE((6, 5, 2), latent_dim=3, hidden_units=(7,))
+    terms = model.terms(images, model.noise(1, len(images), seed=[0, 0]), analytic_kl=True)
+    np.testing.assert_allclose(model.kl_per_dimension(images).numpy().sum(-1), terms.kl[0, :, 0], rtol=1e-4)
+
+
+def test_a_unit_that_ignores_the_data_is_not_active(images):
+    from vaezoo.models import VAE
+
+    model = VAE((6, 5, 2), latent_dim=3, hidden_units=(7,))
+    kernel = model.posterior.params.kernel.numpy() * 10
+    kernel[:, 1] = 0.0  # the mean of the second unit becomes constant
+    model.posterior.params.kernel.assign(kernel)
+    assert evaluation.evaluate(model, images, num_samples=1).active_units == 2
+
+
+def test_the_estimate_depends_on_the_seed_alone(make_tiny, images):
+    model = make_tiny("vae")
+    one, same = (evaluation.evaluate(model, images, num_samples=5, seed=3) for _ in range(2))
+    other = evaluation.evaluate(model, images, num_samples=5, seed=4)
+    assert one.log_likelihood == same.log_likelihood != other.log_likelihood
+
+
+def test_batches_have_noise_of_their_own(make_tiny, images):
+    """Two equal images in different batches get different draws."""
+    model = make_tiny("vae")
+    twice = np.repeat(images[:1], 2, axis=0)
+    assert evaluation.evaluate(model, twice, num_samples=1, batch_size=1).elbo_standard_error > 0
+
+
+def test_progress_is_told(make_tiny, images):
+    seen = []
+    evaluation.evaluate(make_tiny("vae"), images, num_samples=1, batch_size=16, progress=lambda *at: seen.append(at))
+    assert seen == [(16, 40), (32, 40), (40, 40)]
+
+
+def test_memory_does_not_grow_with_the_number_of_samples():
+    """Peak memory of a process at k = 5000 against k = 50, on a decoder of MNIST's size."""
+    script = """
+        import sys, resource, numpy as np
+        from vaezoo import evaluation
+        from vaezoo.models import VAE
+        model = VAE((28, 28, 1), latent_dim=20, hidden_units=(20,))
+        model.compile(jit_compile=True)
+        evaluation.evaluate(model, np.zeros((20, 28, 28, 1), "float32"), num_samples=int(sys.argv[1]))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    """
+    peaks = []
+    for num_samples in (50, 5000):
+        command = [sys.executable, "-c", textwrap.dedent(script), str(num_samples)]
+        peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    assert peaks[1] - peaks[0] < 60_000, peaks  # KiB; 5000 samples of 20 images at once would be 300 MB a tensor
+
+
+def test_bad_arguments(make_tiny, images):
+    model = make_tiny("vae")
+    with pytest.raises(ValueError, match="`images` must have shape"):
+        evaluation.evaluate(model, images[..., :1])
+    with pytest.raises(ValueError, match="`transform` must be one of"):
+        evaluation.evaluate(model, images, transform="dynamic")
