@@ -17,10 +17,13 @@ __version__ = "0.1.0"
 __all__ = ["evaluate", "export", "info", "list_models", "load", "train"]
 
 # Loaded when first used, for they import TensorFlow, which takes seconds.
-_LAZY = {"evaluate": "vaezoo.evaluation", "export": "vaezoo.exporting", "train": "vaezoo.training"}
+_FUNCTIONS = {"evaluate": "vaezoo.evaluation", "export": "vaezoo.exporting", "train": "vaezoo.training"}
+_MODULES = {"callbacks", "data", "evaluation", "models", "objectives", "plots", "training"}
 
 
 def __getattr__(name):
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"vaezoo.{name}")
     raise AttributeError(f"module 'vaezoo' has no attribute {name!r}")

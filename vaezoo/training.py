@@ -48,12 +48,13 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
         splits = splits or data.load(settings.data.name)
         batches, steps = _batches(splits, settings)
         validation = data.transform_once(splits.validation.images, transform)
+    alone = strategy.num_replicas_in_sync == 1
     with strategy.scope():
         model = zoo.build(
             settings,
-            jit_compile=recipe.jit_compile and strategy.num_replicas_in_sync == 1,
-            # TensorFlow 2.21 fails to run the collectives of several workers inside of Keras' loop over steps.
-            steps_per_execution=1 if _num_workers(strategy) > 1 else _largest_divisor(steps, MOST_STEPS_PER_EXECUTION),
+            jit_compile=recipe.jit_compile and alone,
+            # In TensorFlow 2.21 the collectives of several replicas fail inside of Keras' loop over steps.
+            steps_per_execution=_largest_divisor(steps, MOST_STEPS_PER_EXECUTION) if alone else 1,
         )
     state = vaezoo_callbacks.TrainingState(directory, writes=chief)
     state.set_model(model)

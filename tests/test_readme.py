@@ -1,0 +1,56 @@
+"""README's code runs, and its figures are the cards'."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from vaezoo import config
+
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+
+
+def python_blocks():
+    return re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("name", [name for name in config.names() if config.read(name).weights])
+def test_the_table_has_the_cards_figures(name):
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+    for figure in re.findall(r"-?\d+\.\d+", config.read(name).weights.measured):
+        assert figure in row
+
+
+def test_a_model_of_the_users_own_trains():
+    scope = {}
+    exec(python_blocks()[1], scope)
+    model = scope["ConvVAE"](latent_dim=3)
+    model.compile("adam")
+    images = np.random.default_rng(0).random((20, 28, 28, 1)).astype("float32")
+    losses = model.fit(images, epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert model.log_likelihood(images, num_samples=3).shape == (20,)
+    assert {signature.name for signature in model.export_signatures()} == {"encode", "decode", "sample", "score"}
+
+
+@pytest.mark.slow
+def test_the_first_block_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).random((200, 28, 28, 1)).astype("float32")
+    block = python_blocks()[0].replace('vaezoo.train("vae_digits")', 'vaezoo.train("vae_digits", overrides=SHORT)')
+    exec(block, {"x_train": images, "x_val": images[:100], "SHORT": {"train.epochs": 1}})
+    assert (tmp_path / "exports" / "mine" / "1" / "saved_model.pb").exists()
+    assert (tmp_path / "runs" / "vae_digits" / "best.weights.h5").exists()
+
+
+def test_every_command_of_the_readme_exists():
+    from typer.main import get_command
+
+    from vaezoo import cli
+
+    commands = get_command(cli.app).commands
+    shell = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+    used = {line.split()[1] for block in shell for line in block.splitlines() if line.startswith("vaezoo ")}
+    assert used
+    assert used <= set(commands)
