@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
@@ -59,6 +60,16 @@ def test_training_leaves_a_whole_run(run):
     assert float(rows[1]["val_elbo"]) > float(rows[0]["val_elbo"])
     assert {path.name for path in (folder / "images").iterdir()} == {"epoch_0001.png", "epoch_0002.png"}
     assert json.loads((folder / "config.json").read_text())["model"]["args"]["latent_dim"] == 2
+
+
+@pytest.mark.skipif(not shutil.which("script"), reason="script(1), which makes a terminal, is not installed")
+def test_on_a_terminal_training_is_one_line_with_the_bounds(tmp_path):
+    command = f"{sys.executable} -m vaezoo train vae_digits {' '.join(SMALL)}"
+    shown = subprocess.run(["script", "-qec", command, "/dev/null"], cwd=tmp_path, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stdout
+    assert "2/2" in shown.stdout
+    assert "val_elbo -" in shown.stdout
+    assert shown.stdout.rstrip().endswith("tensorboard")
 
 
 def test_evaluate_writes_a_table_and_json(run):

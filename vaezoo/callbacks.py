@@ -7,6 +7,8 @@ import pathlib
 
 import keras
 import numpy as np
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vaezoo import files
 
@@ -139,3 +141,28 @@ class ImageGrid(keras.callbacks.Callback):
         grid = tile_images(np.asarray(self.model.sample(self.num_images, seed=0)))
         with files.atomic(self.directory / f"epoch_{epoch + 1:04d}.png") as path:
             Image.fromarray(np.round(grid.squeeze() * 255).astype(np.uint8)).save(path)
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """One line on the terminal for the whole run: epochs, the bounds in nats, the time that is left.
+
+    Used as a context, which gives the terminal back whatever ends the run.
+    """
+
+    def __init__(self, epochs):
+        super().__init__()
+        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+        self.progress = Progress(*columns, TextColumn("{task.fields[bounds]}"), console=Console(stderr=True))
+        self.task = self.progress.add_task("epochs", total=epochs, bounds="")
+
+    def __enter__(self):
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error):
+        self.progress.stop()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Brings the line up to date."""
+        bounds = "  ".join(f"{name} {logs[name]:.2f}" for name in ("elbo", "val_elbo") if name in logs)
+        self.progress.update(self.task, completed=epoch + 1, bounds=bounds)

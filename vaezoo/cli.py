@@ -75,9 +75,13 @@ def train(
     entry = config.read(name, _overrides(overrides))
     directory = directory or pathlib.Path("runs") / entry.name
     _import_tensorflow()
-    from vaezoo import training
+    from vaezoo import callbacks, training
 
-    training.train(entry, directory=directory, resume=resume)
+    if sys.stderr.isatty():
+        with callbacks.ProgressBar(entry.train.epochs) as bar:
+            training.train(entry, directory=directory, resume=resume, verbose=0, callbacks=[bar])
+    else:
+        training.train(entry, directory=directory, resume=resume, verbose=2)  # a line per epoch
     typer.echo(f"{directory}: best.weights.h5, last.weights.h5, log.csv, images, tensorboard")
 
 
