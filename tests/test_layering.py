@@ -8,7 +8,19 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "vaezoo"
 # In the direction data flows. A file may import those before it; `models` is one layer.
 ORDER = [
-    *("checks", "files", "numerics", "objectives", "posteriors", "likelihoods", "networks", "base", "models"),
+    *(
+        "checks",
+        "files",
+        "numerics",
+        "replicas",
+        "objectives",
+        "posteriors",
+        "likelihoods",
+        "networks",
+        "health",
+        "base",
+        "models",
+    ),
     *("frey_face", "data", "config", "zoo", "evaluation", "plots", "callbacks", "exporting", "training", "cli"),
     "__init__",
     "__main__",

@@ -9,9 +9,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
+from vaezoo.health import TermHealth
 from vaezoo.numerics import merge_samples, split_samples, tile_samples
 from vaezoo.objectives import ELBO, Terms, elbo, log_weights
 from vaezoo.posteriors import code, reparameterize
+from vaezoo.replicas import global_batch_size, replica_id
 
 tfd = tfp.distributions
 
@@ -177,12 +179,12 @@ class LatentVariableModel(keras.Model):
             sums = weight_sums(tf.convert_to_tensor(x), seed_of_chunk, min(chunk, num_samples - start))
             log_sum = np.logaddexp(log_sum, sums[0])
             log_sum_of_squares = np.logaddexp(log_sum_of_squares, sums[1])
-            log_lik, kl = log_lik + sums[2], kl + sums[3]
+            log_lik, kl = log_lik + np.float64(sums[2]), kl + np.float64(sums[3])
         return ImportanceEstimate(
             tf.convert_to_tensor(log_sum - np.log(num_samples), tf.float32),
             tf.convert_to_tensor(np.exp(2.0 * log_sum - log_sum_of_squares), tf.float32),
-            log_lik / num_samples,
-            kl / num_samples,
+            tf.convert_to_tensor(log_lik / num_samples, tf.float32),
+            tf.convert_to_tensor(kl / num_samples, tf.float32),
         )
 
     def log_likelihood(self, x, *, num_samples=1000, chunk=100, seed=0):
@@ -302,8 +304,10 @@ class LatentVariableModel(keras.Model):
         self.log_lik_tracker.update_state(tf.reduce_mean(terms.log_lik, axis=0))
         self.kl_tracker.update_state(tf.reduce_mean(tf.reduce_sum(terms.kl, axis=-1), axis=0))
         logs = {metric.name: metric.result() for metric in self.metrics}
-        if isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
-            # Keras 3 concatenates the replicas' logs along axis 0, which scalars do not have.
+        strategy = tf.distribute.get_strategy()
+        multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        if multi_worker and strategy.extended._in_multi_worker_mode():
+            # On this condition Keras 3 averages the logs along axis 0, which scalars do not have.
             logs = tf.nest.map_structure(lambda value: tf.reshape(value, [1]), logs)
         return logs
 
@@ -393,54 +397,3 @@ class LatentVariableModel(keras.Model):
 def to_unit_interval(x):
     """Returns images as float32 in [0, 1]: uint8 is divided by 255, floats are taken as they are."""
     return tf.cast(x, tf.float32) / 255.0 if x.dtype == tf.uint8 else tf.cast(x, tf.float32)
-
-
-def replica_id():
-    """Returns the index of this replica among those in sync; 0 outside a strategy."""
-    context = tf.distribute.get_replica_context()
-    return 0 if context is None else context.replica_id_in_sync_group
-
-
-def global_batch_size(x):
-    """Returns the number of examples that all replicas in sync see in this step, float32 []."""
-    local = tf.cast(tf.shape(x)[0], tf.float32)
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return local
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, local)
-
-
-@keras.saving.register_keras_serializable(package="vaezoo")
-class TermHealth(keras.metrics.Metric):
-    """Remembers which of the terms broke first, so that a NaN can be traced although it spreads within one step.
-
-    `finite_steps` counts, for log p(x | z) and for the KL, the steps before its first non-finite value, summed over
-    the replicas. One that broke on a single replica has a smaller sum than one that broke everywhere a step later.
-    """
-
-    NAMES = ("log_likelihood", "kl")
-
-    def __init__(self, **kwargs):
-        super().__init__(dtype="float32", **kwargs)
-        self.finite_steps = self.add_variable([2], "zeros", name="finite_steps")
-        self.intact = self.add_variable([2], "ones", name="intact", aggregation="mean")
-
-    def update_state(self, terms):
-        finite = tf.stack([tf.reduce_all(tf.math.is_finite(term)) for term in terms])
-        self.intact.assign(self.intact * tf.cast(finite, tf.float32))
-        self.finite_steps.assign_add(self.intact)
-
-    def reset_state(self):
-        self.finite_steps.assign(tf.zeros([2]))
-        self.intact.assign(tf.ones([2]))
-
-    def result(self):
-        return self.finite_steps
-
-    def broken(self):
-        """Returns the names of the terms that broke first, and their finite steps; no names while all is well."""
-        steps = keras.ops.convert_to_numpy(self.finite_steps)
-        first = int(steps.min())
-        if keras.ops.convert_to_numpy(self.intact).min() == 1.0:
-            return (), first
-        return tuple(name for name, count in zip(self.NAMES, steps, strict=True) if count == first), first

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from vaezoo import checks
 from vaezoo.numerics import log_mean_exp
+from vaezoo.replicas import global_batch_size, replica_sum
 
 
 class Terms(NamedTuple):
@@ -48,16 +49,10 @@ def free_bits(terms, nats):
     Eq. (5.33) of Kingma (2017): each group's KL is averaged over the whole (global) minibatch before
     the maximum is taken, so a group is free until the batch as a whole uses it.
     """
-    group_kl = replica_mean(tf.reduce_mean(terms.kl, axis=[0, 1]))  # [G]
+    example_kl = tf.reduce_mean(terms.kl, axis=0)  # [B, G]
+    batch_size = tf.cast(global_batch_size(example_kl), example_kl.dtype)
+    group_kl = replica_sum(tf.reduce_sum(example_kl, axis=0)) / batch_size  # [G]; replicas' batches may differ in size
     return tf.reduce_mean(terms.log_lik, axis=0) - tf.reduce_sum(tf.maximum(group_kl, nats))
-
-
-def replica_mean(value):
-    """Averages a tensor over the replicas in sync; the identity outside a strategy. Differentiable."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.MEAN, value)
 
 
 class Objective:

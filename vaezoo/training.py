@@ -1,6 +1,7 @@
 """From a config to a trained model: strategy, data, callbacks, resume."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -94,12 +95,18 @@ def default_strategy():
     if tf.distribute.has_strategy():
         return tf.distribute.get_strategy()
     if "TF_CONFIG" in os.environ:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return _the_only(tf.distribute.MultiWorkerMirroredStrategy)
     for kind in ("GPU", "CPU"):
         devices = tf.config.list_logical_devices(kind)
         if len(devices) > 1:
-            return tf.distribute.MirroredStrategy([device.name for device in devices])
+            return _the_only(tf.distribute.MirroredStrategy, tuple(device.name for device in devices))
     return tf.distribute.get_strategy()
+
+
+@functools.cache
+def _the_only(strategy, *args):
+    """Makes a strategy once: the collectives of a second one on the same devices are taken for the first one's."""
+    return strategy(*args)
 
 
 def _batches(splits, settings, first_epoch=0):

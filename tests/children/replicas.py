@@ -1,0 +1,155 @@
+"""Trains on one device and on two replicas, and writes what came of it. Run by test_distribution.py.
+
+Two logical CPUs have to be asked for before TensorFlow starts, hence a process of its own.
+
+Usage: python replicas.py FOLDER
+"""
+
+import json
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from vaezoo import base, callbacks, training
+from vaezoo.models.vae import VAE
+from vaezoo.objectives import ELBO, IWAE, FreeBits
+
+IMAGE_SHAPE, LATENT_DIM, REPLICAS = (4, 4, 1), 3, 2
+NUMBER, BATCH_SIZE = 36, 7  # batches of 7 = 4 + 3, and a last one of 1, of which the second replica gets nothing
+
+
+class HandedInVAE(VAE):
+    """Takes the noise of an example from a table, by the example's place in the global batch."""
+
+    def noise(self, num_samples, batch_size, *, seed):
+        table = np.random.default_rng(1).standard_normal((num_samples, 8, LATENT_DIM)).astype("float32")
+        first, context = 0, tf.distribute.get_replica_context()
+        if context.num_replicas_in_sync > 1:
+            replica = context.replica_id_in_sync_group
+            sizes = context.all_reduce(
+                tf.distribute.ReduceOp.SUM, tf.one_hot(replica, REPLICAS) * tf.cast(batch_size, tf.float32)
+            )
+            first = tf.cast(tf.cumsum(sizes, exclusive=True)[replica], tf.int32)
+        return tf.constant(table)[:, first : first + batch_size]
+
+
+class RecordingVAE(VAE):
+    """Keeps what each replica drew last."""
+
+    drawn = ()
+
+    def noise(self, num_samples, batch_size, *, seed):
+        noise = super().noise(num_samples, batch_size, seed=seed)
+        for variable in self.drawn:
+            variable.assign(noise)
+        return noise
+
+
+class BreakingVAE(VAE):
+    """Its KL becomes NaN in the third step, on the second replica only."""
+
+    def terms(self, x, noise, *, analytic_kl=False):
+        terms = super().terms(x, noise, analytic_kl=analytic_kl)
+        breaks = (self.optimizer.iterations == 2) & (base.replica_id() == 1)
+        return terms._replace(kl=tf.where(breaks, np.nan, terms.kl))
+
+
+def images(number):
+    # The first half of each batch is dark and the second one bright, so that the replicas' KLs are unlike.
+    grey = np.random.default_rng(2).random((number, *IMAGE_SHAPE))
+    bright = (np.arange(number) % 8 >= 4)[:, None, None, None]
+    return (0.3 * grey + 0.7 * bright).astype("float32")
+
+
+def make(cls, objective, strategy=None, **compiled):
+    keras.utils.set_random_seed(0)
+    with (strategy or tf.distribute.get_strategy()).scope():
+        model = cls(IMAGE_SHAPE, LATENT_DIM, hidden_units=(8,))
+        model.compile(keras.optimizers.Adam(1e-2), objective, seed=3, **compiled)
+    return model
+
+
+def free_bits_between():
+    """Free bits that one replica's KL exceeds at the start, while the mean KL of the whole batch does not."""
+    model = make(HandedInVAE, None)
+    kl = tf.reduce_mean(model.terms(images(8), model.noise(1, 8, seed=None)).kl, axis=[0, 2]).numpy()
+    low, high = sorted([kl[:4].mean(), kl[4:].mean()])
+    return FreeBits(nats=float(0.25 * low + 0.75 * high))
+
+
+def same_steps(strategy):
+    """Fits the same data with the same noise on one device and on two replicas."""
+    results = {}
+    for name, objective in {"elbo": ELBO(), "iwae": IWAE(3), "free_bits": free_bits_between()}.items():
+        for replicas, scope in {"one": None, "two": strategy}.items():
+            model, x = make(HandedInVAE, objective, scope), images(NUMBER)
+            history = model.fit(x, batch_size=BATCH_SIZE, epochs=2, shuffle=False, verbose=0).history
+            results[f"{name} {replicas}"] = {
+                "weights": flat(model),
+                "history": history,
+                "measured": model.evaluate(x, batch_size=BATCH_SIZE, return_dict=True, verbose=0),
+            }
+    return results
+
+
+def own_noise(strategy):
+    """Returns what the two replicas drew in two steps of training and in one of testing, [3, 2, S * B * D]."""
+    model = make(RecordingVAE, ELBO(), strategy)
+    with strategy.scope():
+        model.drawn = [
+            tf.Variable(
+                tf.zeros([1, 4, LATENT_DIM]), synchronization=tf.VariableSynchronization.ON_READ, trainable=False
+            )
+        ]
+    draws = []
+    for run in (model.fit, model.fit, model.evaluate):
+        run(images(8), batch_size=8, verbose=0)
+        draws.append([value.numpy().ravel().tolist() for value in strategy.experimental_local_results(model.drawn[0])])
+    return draws
+
+
+def broken_replica(strategy):
+    """Returns the message with which a run ends whose KL breaks on one replica of two."""
+    model = make(BreakingVAE, ELBO(), strategy)
+    try:
+        model.fit(images(40), batch_size=8, verbose=0, callbacks=[callbacks.StopOnNaN()])
+    except FloatingPointError as error:
+        return str(error)
+    return "no error"
+
+
+def zoo_entry(folder):
+    """Trains a zoo entry for 2 epochs, once at a stretch, and once in two parts."""
+
+    def train(name, epochs, **settings):
+        overrides = {"model.args.hidden_units": [8], "train.epochs": epochs}
+        return training.train("vae_digits", directory=folder / name, overrides=overrides, verbose=0, **settings)
+
+    whole = train("whole", 2)
+    train("parts", 1)
+    return {"whole": flat(whole), "parts": flat(train("parts", 2, resume=True))}
+
+
+def flat(model):
+    return np.concatenate([weight.ravel() for weight in model.get_weights()]).tolist()
+
+
+def main(folder):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * REPLICAS)
+    strategy = training.default_strategy()
+    results = {
+        "strategy": [type(strategy).__name__, strategy.num_replicas_in_sync],
+        "same_steps": same_steps(strategy),
+        "own_noise": own_noise(strategy),
+        "broken_replica": broken_replica(strategy),
+        "zoo_entry": zoo_entry(folder),
+    }
+    (folder / "results.json").write_text(json.dumps(results), "utf-8")
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))

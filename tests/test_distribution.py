@@ -1,0 +1,165 @@
+"""Several replicas: of one process on two logical CPUs, and of two processes on the loopback address."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vaezoo import data
+from vaezoo.models.vae import VAE
+
+CHILDREN = pathlib.Path(__file__).parent / "children"
+TIMEOUT = 400  # seconds, on a machine that has other things to do
+
+
+def start(script, *arguments, **environment):
+    """Starts a child whose output goes to a file: two that talk to each other may both fill a pipe."""
+    return subprocess.Popen(
+        [sys.executable, CHILDREN / script, *map(str, arguments)], env={**os.environ, **environment}
+    )
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory):
+    """What children/replicas.py found."""
+    folder = tmp_path_factory.mktemp("replicas")
+    assert start("replicas.py", folder).wait(TIMEOUT) == 0
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.parametrize("objective", ["elbo", "iwae", "free_bits"])
+def test_two_replicas_take_the_steps_of_one(replicas, objective):
+    one, two = (replicas["same_steps"][f"{objective} {number}"] for number in ("one", "two"))
+    np.testing.assert_allclose(two["weights"], one["weights"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["elbo", "iwae", "free_bits"])
+@pytest.mark.parametrize("logs", ["history", "measured"])
+def test_two_replicas_log_what_one_logs(replicas, objective, logs):
+    one, two = (replicas["same_steps"][f"{objective} {number}"][logs] for number in ("one", "two"))
+    assert one.keys() == two.keys() == {"loss", "elbo", "log_likelihood", "kl"}
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-6, err_msg=name)
+
+
+def test_replicas_draw_noise_of_their_own(replicas):
+    """In two steps of training and in one of testing no number is drawn twice, on whichever replica."""
+    draws = np.array(replicas["own_noise"])
+    assert draws.shape[:2] == (3, 2)
+    assert len(np.unique(draws)) == draws.size
+
+
+def test_a_term_that_breaks_on_one_replica_is_named(replicas):
+    assert replicas["broken_replica"].startswith("`kl` must be finite. Received: NaN or infinity in step 3 of epoch 1")
+
+
+def test_training_takes_all_devices(replicas):
+    assert replicas["strategy"] == ["MirroredStrategy", 2]
+
+
+def test_a_run_on_two_replicas_resumes_bit_for_bit(replicas):
+    assert replicas["zoo_entry"]["whole"] == replicas["zoo_entry"]["parts"]
+
+
+# Two processes.
+
+
+def free_ports(number):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory):
+    """Two workers train for 2 epochs at a stretch and in two parts, and try to train in a used folder."""
+    folder = tmp_path_factory.mktemp("workers")
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    processes = []
+    for index in range(2):
+        whole = folder / ("whole" if index == 0 else "of_the_second_worker")
+
+        def train(directory, epochs, *more):
+            sets = ["--set", "model.args.hidden_units=[8]", "--set", f"train.epochs={epochs}"]
+            return ["train", "vae_digits", "--dir", str(directory), *sets, *more]
+
+        commands = [
+            train(whole, 2),
+            train(folder / "parts", 1),
+            train(folder / "parts", 2, "--resume"),
+            train(folder / "parts", 2),
+        ]
+        configuration = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        results = folder / f"worker_{index}.json"
+        processes.append(start("worker.py", results, json.dumps(commands), TF_CONFIG=configuration))
+    try:
+        assert [process.wait(TIMEOUT) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    return folder, [json.loads((folder / f"worker_{index}.json").read_text()) for index in range(2)]
+
+
+def test_two_workers_end_with_the_same_weights(workers):
+    _, (chief, other) = workers
+    for run in range(3):
+        assert chief[run]["status"] == other[run]["status"] == 0
+        assert len(chief[run]["weights"]) > 0
+        assert chief[run]["weights"] == other[run]["weights"]
+
+
+def test_two_workers_take_the_steps_of_two_replicas(workers, replicas):
+    """The noise is that of the replica's number, and the batch is cut in the same two."""
+    np.testing.assert_allclose(workers[1][0][0]["weights"], replicas["zoo_entry"]["whole"], rtol=0, atol=1e-6)
+
+
+def test_a_run_of_two_workers_resumes_bit_for_bit(workers):
+    _, (chief, _) = workers
+    assert chief[0]["weights"] == chief[2]["weights"]
+    assert chief[0]["weights"] != chief[1]["weights"]
+
+
+def test_the_chief_alone_writes(workers):
+    folder, _ = workers
+    assert {path.name for path in folder.iterdir()} == {"whole", "parts", "worker_0.json", "worker_1.json"}
+    names = {"config.json", "state.npz", "last.weights.h5", "best.weights.h5", "log.csv", "images", "tensorboard"}
+    assert {path.name for path in (folder / "whole").iterdir()} == names
+
+
+def test_what_the_chief_refuses_ends_both_workers(workers):
+    _, (chief, other) = workers
+    assert chief[3]["status"] == other[3]["status"] == 1
+    assert [line.partition(" Received")[0] for line in chief[3]["stderr"]] == [
+        "vaezoo: `directory` must not hold a run, unless it is to be resumed (--resume)."
+    ]
+    assert [line.partition(" Received")[0] for line in other[3]["stderr"]] == [
+        "vaezoo: the other workers must be able to start."
+    ]
+
+
+# Half precision.
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_trains_with_densities_in_float32(policy):
+    x = data.transform_once(data.load("digits").train.images[:256], "dynamic_binarization")
+    model = VAE((8, 8, 1), latent_dim=3, hidden_units=(32,), dtype=policy)
+    model.compile(keras.optimizers.Adam(5e-3))
+    assert model.decoder.layers[-1].compute_dtype == policy.removeprefix("mixed_")
+    assert model.decoder(tf.zeros([1, 3])).dtype == policy.removeprefix("mixed_")
+    for analytic_kl in (True, False):
+        terms = model.terms(x[:4], model.noise(2, 4, seed=[0, 0]), analytic_kl=analytic_kl)
+        assert {term.dtype for term in terms} == {tf.float32}
+    losses = model.fit(x, batch_size=64, epochs=4, verbose=0).history["loss"]
+    assert np.isfinite(losses).all()
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] - 1.0

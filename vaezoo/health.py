@@ -1,0 +1,40 @@
+"""Which term of the bound broke first."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="vaezoo")
+class TermHealth(keras.metrics.Metric):
+    """Remembers which of the terms broke first, so that a NaN can be traced although it spreads within one step.
+
+    `finite_steps` counts, for log p(x | z) and for the KL, the steps before its first non-finite value, summed over
+    the replicas. One that broke on a single replica has a smaller sum than one that broke everywhere a step later.
+    """
+
+    NAMES = ("log_likelihood", "kl")
+
+    def __init__(self, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.finite_steps = self.add_variable([2], "zeros", name="finite_steps")
+        self.intact = self.add_variable([2], "ones", name="intact", aggregation="mean")
+
+    def update_state(self, terms):
+        finite = tf.stack([tf.reduce_all(tf.math.is_finite(term)) for term in terms])
+        self.intact.assign(self.intact * tf.cast(finite, tf.float32))
+        self.finite_steps.assign_add(self.intact)
+
+    def reset_state(self):
+        self.finite_steps.assign(tf.zeros([2]))
+        self.intact.assign(tf.ones([2]))
+
+    def result(self):
+        return self.finite_steps
+
+    def broken(self):
+        """Returns the names of the terms that broke first, and their finite steps; no names while all is well."""
+        steps = keras.ops.convert_to_numpy(self.finite_steps)
+        first = int(steps.min())
+        if keras.ops.convert_to_numpy(self.intact).min() == 1.0:
+            return (), first
+        return tuple(name for name, count in zip(self.NAMES, steps, strict=True) if count == first), first
