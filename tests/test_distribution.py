@@ -18,9 +18,10 @@ from vaezoo.models.vae import VAE
 CHILDREN = pathlib.Path(__file__).parent / "children"
 TIMEOUT = 400  # seconds, on a machine that has other things to do
 
+pytestmark = pytest.mark.slow
+
 
 def start(script, *arguments, **environment):
-    """Starts a child whose output goes to a file: two that talk to each other may both fill a pipe."""
     return subprocess.Popen(
         [sys.executable, CHILDREN / script, *map(str, arguments)], env={**os.environ, **environment}
     )
@@ -79,34 +80,41 @@ def free_ports(number):
     return ports
 
 
+def train_command(directory, epochs, *more):
+    sets = ["--set", "model.args.hidden_units=[8]", "--set", f"train.epochs={epochs}"]
+    return ["train", "vae_digits", "--dir", str(directory), *sets, *more]
+
+
+def run_workers(folder, commands_of_workers):
+    """Runs as many workers as there are lists of commands; returns what each of them found."""
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(len(commands_of_workers))]}
+    results, processes = [], []
+    for index, commands in enumerate(commands_of_workers):
+        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        results.append(folder / f"worker_{index}.json")
+        processes.append(start("worker.py", results[-1], json.dumps(commands), TF_CONFIG=json.dumps(task)))
+    try:
+        assert [process.wait(TIMEOUT) for process in processes] == [0] * len(processes)
+    finally:
+        for process in processes:
+            process.kill()
+    return [json.loads(path.read_text()) for path in results]
+
+
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory):
     """Two workers train for 2 epochs at a stretch and in two parts, and try to train in a used folder."""
     folder = tmp_path_factory.mktemp("workers")
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
-    processes = []
-    for index in range(2):
-        whole = folder / ("whole" if index == 0 else "of_the_second_worker")
-
-        def train(directory, epochs, *more):
-            sets = ["--set", "model.args.hidden_units=[8]", "--set", f"train.epochs={epochs}"]
-            return ["train", "vae_digits", "--dir", str(directory), *sets, *more]
-
-        commands = [
-            train(whole, 2),
-            train(folder / "parts", 1),
-            train(folder / "parts", 2, "--resume"),
-            train(folder / "parts", 2),
+    commands = [
+        [
+            train_command(whole, 2),
+            train_command(folder / "parts", 1),
+            train_command(folder / "parts", 2, "--resume"),
+            train_command(folder / "parts", 2),
         ]
-        configuration = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        results = folder / f"worker_{index}.json"
-        processes.append(start("worker.py", results, json.dumps(commands), TF_CONFIG=configuration))
-    try:
-        assert [process.wait(TIMEOUT) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    return folder, [json.loads((folder / f"worker_{index}.json").read_text()) for index in range(2)]
+        for whole in (folder / "whole", folder / "of_the_second_worker")
+    ]
+    return folder, run_workers(folder, commands)
 
 
 def test_two_workers_end_with_the_same_weights(workers):
@@ -144,6 +152,12 @@ def test_what_the_chief_refuses_ends_both_workers(workers):
     assert [line.partition(" Received")[0] for line in other[3]["stderr"]] == [
         "vaezoo: the other workers must be able to start."
     ]
+
+
+def test_a_cluster_of_one_worker_trains_like_any_device(tmp_path):
+    (results,) = run_workers(tmp_path, [[train_command(tmp_path / "run", 1)]])
+    assert results[0]["status"] == 0
+    assert (tmp_path / "run" / "best.weights.h5").exists()
 
 
 # Half precision.

@@ -29,6 +29,15 @@ def noise_seed(seed, *data):
     return folded
 
 
+def standard_normal(shape, seed):
+    """Returns standard normal draws of a stateless seed.
+
+    By Philox, which is what a plain graph takes anyway: the generator that XLA chooses for itself is 4 to 25 times
+    slower on a CPU, a fifth of a small model's training step.
+    """
+    return tf.random.stateless_normal(shape, seed, alg="philox")
+
+
 class ImportanceEstimate(NamedTuple):
     """What k posterior samples tell about each example.
 
@@ -104,7 +113,7 @@ class LatentVariableModel(keras.Model):
             batch_size: int or scalar tensor, B.
             seed: stateless seed, int32 [2].
         """
-        return tf.random.stateless_normal([num_samples, batch_size, self.latent_dim], seed)
+        return standard_normal([num_samples, batch_size, self.latent_dim], seed)
 
     def terms(self, x, noise, *, analytic_kl=False):
         """Returns the `Terms` of images x under the posterior draws that the noise stands for.

@@ -1,11 +1,12 @@
 """Trains once to the end, and once killed again and again. Run by test_resume.py.
 
-Usage: python killed.py FOLDER KILLS
-
 Each training runs in a process of its own, forked from this one, which has imported TensorFlow but never used it: so
-twenty trainings need not import it twenty times.
+twenty trainings need not import it twenty times, which would take minutes.
+
+Usage: python killed.py FOLDER KILLS
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -14,61 +15,97 @@ import signal
 import sys
 import time
 
-from vaezoo import callbacks, cli, data, training  # noqa: F401  imported here for the children
+import keras
 
-EPOCHS, MOST_EPOCHS_PER_LIFE = 70, 2
-SETTINGS = ["model.args.hidden_units=[16]", f"train.epochs={EPOCHS}", "train.jit_compile=false"]
+from vaezoo import callbacks, cli, data, files, training  # noqa: F401  imported here for the children
 
-
-def start(directory, *more):
-    """Starts `vaezoo train` in a child and returns its process id."""
-    if pid := os.fork():
-        return pid
-    sets = [part for setting in SETTINGS for part in ("--set", setting)]
-    sys.argv = ["vaezoo", "train", "vae_digits", "--dir", str(directory), *sets, *more]
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-    cli.main()
-    os._exit(0)
+EPOCHS = 60
+SETTINGS = {"model.args.hidden_units": "[16]", "train.epochs": EPOCHS, "train.jit_compile": "false"}
 
 
-def epochs_of(directory):
-    log = directory / "log.csv"
-    return len(log.read_text().splitlines()) - 1 if log.exists() else 0
+class Report(keras.callbacks.Callback):
+    """Tells the parent when the steps of an epoch are done; the measurement and the writing follow."""
+
+    def __init__(self, pipe):
+        super().__init__()
+        self.pipe, self.epoch = pipe, None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        os.write(self.pipe, bytes([self.epoch]))
 
 
-def wait_for(directory, epochs, seconds=600.0):
-    """Waits until the run has so many epochs, or for so long."""
-    end = time.monotonic() + seconds
-    while epochs_of(directory) < epochs and time.monotonic() < end:
-        time.sleep(0.002)
+class Run:
+    """`vaezoo train` in a child."""
+
+    def __init__(self, directory, *more):
+        self.began = time.monotonic()
+        self.reports, pipe = os.pipe()
+        self.pid = os.fork()
+        if self.pid:
+            os.close(pipe)
+            return
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        training.train = functools.partial(training.train, callbacks=[Report(pipe)])
+        sys.argv = ["vaezoo", "train", "vae_digits", "--dir", str(directory), *more]
+        sys.argv += [argument for key, value in SETTINGS.items() for argument in ("--set", f"{key}={value}")]
+        cli.main()
+        os._exit(0)
+
+    def wait_for(self, epoch):
+        """Waits until the steps of this epoch, or of a later one, are done."""
+        while (report := os.read(self.reports, 1)) and report[0] < epoch:
+            pass
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+        if not os.WIFSIGNALED(self.end()):
+            sys.exit("a run ended before it could be killed")
+
+    def end(self):
+        """Returns how the child ended, when it has."""
+        status = os.waitpid(self.pid, 0)[1]
+        os.close(self.reports)
+        return status
+
+
+def writing(folder):
+    """Tells whether a file is being written in the folder, or was when its process was killed."""
+    return any(name.startswith(files.PREFIX) for name in os.listdir(folder))
 
 
 def main(folder, kills):
-    began = time.monotonic()
-    pid = start(folder / "whole")
-    wait_for(folder / "whole", 1)
-    first_epoch = time.monotonic() - began
-    if os.waitpid(pid, 0)[1]:
+    run = Run(folder / "whole")
+    run.wait_for(0)
+    first = time.monotonic()
+    run.wait_for(EPOCHS - 1)
+    start_up, period = first - run.began, (time.monotonic() - first) / (EPOCHS - 1)
+    if run.end():
         sys.exit("the uninterrupted run failed")
-    an_epoch = (time.monotonic() - began - first_epoch) / EPOCHS
 
-    rng, killed, progress = random.Random(0), folder / "killed", []
-    for _ in range(kills):
-        before, lived = epochs_of(killed), rng.randint(0, MOST_EPOCHS_PER_LIFE)
-        pid = start(killed, "--resume")
-        if lived:  # somewhere in or after the epoch that follows, its writes included
-            wait_for(killed, before + lived)
-            time.sleep(rng.uniform(0.0, an_epoch))
-        else:  # somewhere on the way to the first one
-            wait_for(killed, before + 1, rng.uniform(0.0, first_epoch))
-        os.kill(pid, signal.SIGKILL)
-        if not os.WIFSIGNALED(os.waitpid(pid, 0)[1]):
-            sys.exit("a run ended before it could be killed")
-        progress.append(epochs_of(killed))
-    if os.waitpid(start(killed, "--resume"), 0)[1]:
+    # Half of the kills fall into the start of a process, which restores the state and mends the files; a quarter are
+    # spread evenly over the epochs; and a quarter over the first writes after such moments.
+    rng, struck = random.Random(0), []
+    moments = iter(sorted(rng.uniform(0, EPOCHS - 5) for _ in range(kills // 2)))
+    for kill in range(kills):
+        run = Run(folder / "killed", "--resume")
+        if kill % 2:
+            moment = next(moments)
+            run.wait_for(int(moment))
+            time.sleep(moment % 1 * period)
+            while kill % 4 == 1 and not writing(folder / "killed"):
+                pass
+        else:
+            time.sleep(rng.uniform(0, start_up))
+        run.kill()
+        log = folder / "killed" / "log.csv"
+        epochs = len(log.read_text().splitlines()) - 1 if log.exists() else 0
+        struck.append({"epochs": epochs, "writing": writing(folder / "killed")})
+    if Run(folder / "killed", "--resume").end():
         sys.exit("the last run failed")
-    (folder / "progress.json").write_text(json.dumps(progress))
+    (folder / "struck.json").write_text(json.dumps(struck))
 
 
 if __name__ == "__main__":
