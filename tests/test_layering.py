@@ -15,6 +15,7 @@ ORDER = [
         "replicas",
         "objectives",
         "posteriors",
+        "distributions",
         "likelihoods",
         "networks",
         "health",

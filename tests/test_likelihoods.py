@@ -45,3 +45,14 @@ def test_bounded_mean_gaussian_equals_scipy():
     p = layer.distribution(features)
     np.testing.assert_allclose(p.log_prob(X), expected, rtol=1e-5)
     np.testing.assert_allclose(p.mean().numpy().reshape(BATCH, -1), expit(a), rtol=1e-5)
+
+
+def test_one_pass_bernoulli_equals_tfps():
+    import tensorflow_probability as tfp
+
+    from vaezoo.distributions import BernoulliLogits
+
+    logits = tf.constant(np.random.default_rng(1).normal(0, 5, (6, 7)), tf.float32)
+    for event in (np.round(np.random.default_rng(2).random((6, 7))), np.random.default_rng(3).random((6, 7))):
+        expected = tfp.distributions.Bernoulli(logits, dtype=tf.float32).log_prob(tf.constant(event, tf.float32))
+        np.testing.assert_allclose(BernoulliLogits(logits).log_prob(event.astype("float32")), expected, rtol=1e-5)

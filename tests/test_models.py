@@ -87,7 +87,10 @@ def test_every_trainable_variable_gets_a_finite_gradient(system, make_tiny, imag
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_fit_lowers_the_loss(system, make_tiny, images, jit_compile):
-    history = make_tiny(system, jit_compile=jit_compile).fit(images, batch_size=20, epochs=20, verbose=0).history
+    model = make_tiny(
+        system, keras.optimizers.Adam(3e-3), jit_compile=jit_compile
+    )  # gently: a free scale jumps at 1e-2
+    history = model.fit(images, batch_size=20, epochs=30, verbose=0).history
     assert history["loss"][-1] < history["loss"][0] - 1.0
     assert set(history) == {"loss", "elbo", "log_likelihood", "kl"}
 

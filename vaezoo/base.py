@@ -244,9 +244,15 @@ class LatentVariableModel(keras.Model):
             objective: a callable of `vaezoo.objectives`; None is `ELBO()`.
             seed: int, of the noise.
             jit_compile: compile the steps with XLA; on CPU that pays for MLPs and not for convolutions.
-            steps_per_execution: as in `keras.Model.compile`.
+            steps_per_execution: as in `keras.Model.compile`; 1 under a strategy of several replicas, whose collectives
+                fail inside Keras' loop over steps (TensorFlow 2.21).
             run_eagerly: as in `keras.Model.compile`.
         """
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if steps_per_execution != 1 and replicas > 1:
+            raise ValueError(
+                f"`steps_per_execution` must be 1 with {replicas} replicas. Received: {steps_per_execution}"
+            )
         super().compile(
             optimizer=optimizer,
             jit_compile=jit_compile,
