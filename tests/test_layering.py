@@ -18,7 +18,7 @@ ORDER = [
         "distributions",
         "likelihoods",
         "networks",
-        "health",
+        "metrics",
         "base",
         "models",
     ),

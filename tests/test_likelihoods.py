@@ -55,4 +55,6 @@ def test_one_pass_bernoulli_equals_tfps():
     logits = tf.constant(np.random.default_rng(1).normal(0, 5, (6, 7)), tf.float32)
     for event in (np.round(np.random.default_rng(2).random((6, 7))), np.random.default_rng(3).random((6, 7))):
         expected = tfp.distributions.Bernoulli(logits, dtype=tf.float32).log_prob(tf.constant(event, tf.float32))
-        np.testing.assert_allclose(BernoulliLogits(logits).log_prob(event.astype("float32")), expected, rtol=1e-5)
+        np.testing.assert_allclose(
+            BernoulliLogits(logits, dtype=tf.float32).log_prob(event.astype("float32")), expected, rtol=1e-5
+        )

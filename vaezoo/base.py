@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
-from vaezoo.health import TermHealth
+from vaezoo.metrics import ExampleMean, TermHealth
 from vaezoo.numerics import merge_samples, split_samples, tile_samples
 from vaezoo.objectives import ELBO, Terms, elbo, log_weights
 from vaezoo.posteriors import code, reparameterize
@@ -91,10 +91,10 @@ class LatentVariableModel(keras.Model):
         super().__init__(**kwargs)
         self.image_shape = checks.positive_ints("image_shape", image_shape)
         self.latent_dim = checks.positive_int("latent_dim", latent_dim)
-        self.loss_tracker = keras.metrics.Mean(name="loss")
-        self.elbo_tracker = keras.metrics.Mean(name="elbo")
-        self.log_lik_tracker = keras.metrics.Mean(name="log_likelihood")
-        self.kl_tracker = keras.metrics.Mean(name="kl")
+        self.loss_tracker = ExampleMean(name="loss")
+        self.elbo_tracker = ExampleMean(name="elbo")
+        self.log_lik_tracker = ExampleMean(name="log_likelihood")
+        self.kl_tracker = ExampleMean(name="kl")
         self.health = TermHealth(name="health")
         self.built = True  # by the constructor, all of it
 

@@ -7,14 +7,11 @@ tfd = tfp.distributions
 
 
 class BernoulliLogits(tfd.Bernoulli):
-    """A Bernoulli whose log-probability is one pass over the logits: x a - softplus(a).
+    """A Bernoulli, made from logits, whose log-probability is one pass over the logits: x a - softplus(a).
 
     `tfd.Bernoulli` takes two softplus and a guarded product, twice the time of this, and of a decoder's last layer it
     is the dearest part.
     """
-
-    def __init__(self, logits, name="BernoulliLogits"):
-        super().__init__(logits=logits, dtype=tf.float32, name=name)
 
     def _log_prob(self, event):
         return -tf.nn.sigmoid_cross_entropy_with_logits(labels=event, logits=self.logits)

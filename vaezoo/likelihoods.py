@@ -34,7 +34,7 @@ class Bernoulli(keras.layers.Layer):
     def distribution(self, features):
         """Features [B, F] -> distribution of images, batch shape [B], event shape [H, W, C]."""
         logits = tf.reshape(self.logits(features), [-1, *self.image_shape])
-        return tfd.Independent(BernoulliLogits(logits), len(self.image_shape))
+        return tfd.Independent(BernoulliLogits(logits, dtype=tf.float32), len(self.image_shape))
 
     def get_config(self):
         return {**super().get_config(), "feature_dim": self.feature_dim, "image_shape": self.image_shape}

@@ -1,7 +1,19 @@
-"""Which term of the bound broke first."""
+"""Metrics that are right on several replicas too: means over examples, and which term of the bound broke first."""
 
 import keras
 import tensorflow as tf
+
+
+class ExampleMean(keras.metrics.Mean):
+    """The mean over examples of a value per example, [B].
+
+    Keras assigns old total + new values, which on several replicas doubles the old total at each step (Keras 3.8); to
+    add to the variable itself is right in every version.
+    """
+
+    def update_state(self, values):
+        self.total.value.assign_add(tf.reduce_sum(values))
+        self.count.value.assign_add(tf.cast(tf.shape(values)[0], self.count.dtype))
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")
@@ -22,7 +34,7 @@ class TermHealth(keras.metrics.Metric):
     def update_state(self, terms):
         finite = tf.stack([tf.reduce_all(tf.math.is_finite(term)) for term in terms])
         self.intact.assign(self.intact * tf.cast(finite, tf.float32))
-        self.finite_steps.assign_add(self.intact)
+        self.finite_steps.value.assign_add(tf.convert_to_tensor(self.intact))
 
     def reset_state(self):
         self.finite_steps.assign(tf.zeros([2]))
