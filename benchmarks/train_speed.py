@@ -28,7 +28,7 @@ BATCH, IMAGES, ROUNDS = 100, 20_000, 7
 
 
 def fit_epoch(images):
-    """`fit` as the zoo's entries run it."""
+    """`fit` with the settings of the zoo's MLPs: XLA, and 50 steps in a call."""
     model = VAE((28, 28, 1), latent_dim=20, hidden_units=(500,))
     model.compile(keras.optimizers.Adam(1e-3), jit_compile=True, steps_per_execution=50)
     dataset = tf.data.Dataset.from_tensor_slices(images).batch(BATCH).prefetch(2)

@@ -57,6 +57,12 @@ def test_bad_first_batch_of_a_dataset(make_tiny, images, kind):
     one_line(error, parts[0])
 
 
+@pytest.mark.parametrize("value", [np.zeros((3, *IMAGE_SHAPE), "int64"), [[[["a"]]]]], ids=["int", "text"])
+def test_bad_codes_of(make_tiny, value):
+    with pytest.raises(ValueError, match="`x` must be uint8 or floating point"):
+        make_tiny("vae").encode(value)
+
+
 def test_empty_dataset(make_tiny, images):
     with pytest.raises(ValueError, match="`x` must hold at least one batch") as error:
         make_tiny("vae").fit(tf.data.Dataset.from_tensor_slices(images[:0]).batch(10), verbose=0)

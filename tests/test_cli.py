@@ -97,13 +97,14 @@ def test_pictures(run, command):
         (["info", "vae_digit"], "vaezoo: `name` must be one of: "),
         (["train", "vae_digits", "--set", "train.epoch=3"], "Did you mean 'epochs'?"),
         (["train", "vae_digits", "--set", "epochs"], "`--set` must be KEY=VALUE"),
-        (["train", "runs/vae_digits/config.json"], "`name` must be one of"),
+        (["train", "runs/vae_digits/config.json"], "`name` must be an entry, a .toml file or the folder of a run"),
         (["train", "vae_digits", *SMALL], "must not hold a run, unless it is to be resumed (--resume)"),
         (["train", "vae_digits", "--dir", "figures.json/x"], "figures.json"),
         (["sample", "vae_digits", "--weights", "nowhere.weights.h5"], "`weights` must be a file"),
         (["sample", "runs/vae_digits", "-o", "figures.json/x.png"], "figures.json"),
         (["manifold", "vae_mnist", "--set", "model.args.latent_dim=3"], "must be a whole `.weights.h5` file"),
         (["evaluate", "missing.toml"], "missing.toml"),
+        (["evaluate", "runs/nope"], "`name` must be an entry, a .toml file or the folder of a run"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_line(run, arguments, message):

@@ -69,6 +69,8 @@ def test_command_line_values_are_toml_or_strings(text, key, value):
         ({"train.epochs": "3"}, "`train.epochs` must be of type int. Received: '3'"),
         ({"train.epochs": True}, "`train.epochs` must be of type int. Received: True"),
         ({"train": 3}, "`train` must be a table. Received: 3"),
+        ({"train.epochs": 0}, "`train.epochs` must be an integer of at least 1. Received: 0"),
+        ({"eval.num_samples": -1}, "`eval.num_samples` must be an integer of at least 1. Received: -1"),
         ({"train.epochs.more": 3}, "`train.epochs` must be a table to set `more` in it. Received: 300"),
         ({"model.name": "vea"}, "`model.name` must be one of: vae. Received: 'vea'. Did you mean 'vae'?"),
         ({"model.args.latentdim": 3}, "latentdim"),

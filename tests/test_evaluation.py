@@ -24,7 +24,7 @@ def test_figures_belong_together(make_tiny, images):
 
 def test_dequantised_bits_per_dim_are_those_of_256_levels(make_tiny, images):
     """P(level) = density in [0, 1] / 256: D log 256 nats, 8 bits a dimension, more than the density's."""
-    model = make_tiny("vae")
+    model = make_tiny("vae")  # its images are as if they were dequantised
     density = evaluation.evaluate(model, images, num_samples=2)
     levels = evaluation.evaluate(model, images, num_samples=2, transform="uniform_dequantization")
     assert levels.bits_per_dim == pytest.approx(density.bits_per_dim + 8.0, abs=1e-5)
@@ -93,3 +93,9 @@ def test_bad_arguments(make_tiny, images):
         evaluation.evaluate(model, images[..., :1])
     with pytest.raises(ValueError, match="`transform` must be one of"):
         evaluation.evaluate(model, images, transform="dynamic")
+    with pytest.raises(ValueError, match="`images` must hold only 0 and 1 for 'dynamic_binarization'"):
+        evaluation.evaluate(model, images, transform="dynamic_binarization")
+    with pytest.raises(ValueError, match="`images` must be dequantised floats"):
+        evaluation.evaluate(model, np.round(255 * images).astype("uint8"), transform="uniform_dequantization")
+    with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
+        evaluation.evaluate(model, images, batch_size=0)

@@ -70,6 +70,11 @@ def test_latents_scatter_one_point_an_image(latent_dim, labels):
     assert (figure.axes[0].get_legend() is None) == (labels is None)
 
 
+def test_a_picture_without_a_format_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="`output` must end in a format, such as .png"):
+        plots.save(plots.samples(model, 4), tmp_path / "picture")
+
+
 def test_colour_images_and_files(tmp_path):
     model = VAE((6, 5, 3), latent_dim=2, hidden_units=(7,))
     plots.save(plots.samples(model, 4), tmp_path / "sub" / "picture.png")

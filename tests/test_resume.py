@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from vaezoo import training
+from vaezoo import config, data, training
 
 KILLS = 20
 CHILD = pathlib.Path(__file__).parent / "children" / "killed.py"
@@ -141,3 +141,24 @@ def test_another_seed_is_another_run(finished, tmp_path):
     overrides = {**SMALL, "train.epochs": 1, "train.seed": 1}
     training.train("vae_digits", directory=tmp_path, overrides=overrides, verbose=0)
     assert not np.array_equal(state_of(tmp_path)["variable_0"], state_of(finished)["variable_0"])
+
+
+def test_a_config_takes_overrides_and_its_run_claims_no_figures(tmp_path):
+    entry = config.read("vae_digits", SMALL)
+    training.train(entry, directory=tmp_path, overrides={"train.epochs": 1}, verbose=0)
+    run = config.read(tmp_path)
+    assert run.train.epochs == 1
+    assert run.weights is None
+    assert training.default_directory(tmp_path, run) == tmp_path
+
+
+def test_a_run_on_arrays_says_so(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 1), dtype="uint8")
+    splits = data.Splits.from_arrays(images[:64], images[64:])
+    train(tmp_path, 1, splits=splits)
+    assert config.read(tmp_path).data.name == "arrays"
+    train(tmp_path, 2, splits=splits, resume=True)
+    with pytest.raises(ValueError, match="Received: 'arrays', which the caller had"):
+        data.load("arrays")
+    with pytest.raises(ValueError, match="`splits` must be a vaezoo.data.Splits"):
+        train(tmp_path, 2, splits=(images, images))

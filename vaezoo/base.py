@@ -411,4 +411,7 @@ class LatentVariableModel(keras.Model):
 
 def to_unit_interval(x):
     """Returns images as float32 in [0, 1]: uint8 is divided by 255, floats are taken as they are."""
+    x = tf.convert_to_tensor(x)
+    if not (x.dtype == tf.uint8 or x.dtype.is_floating):
+        raise ValueError(f"`x` must be uint8 or floating point. Received dtype: {x.dtype.name}")
     return tf.cast(x, tf.float32) / 255.0 if x.dtype == tf.uint8 else tf.cast(x, tf.float32)

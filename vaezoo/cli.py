@@ -73,9 +73,10 @@ def train(
 ):
     """Train an entry; with several devices on all of them, with TF_CONFIG on all workers."""
     entry = config.read(name, _overrides(overrides))
-    directory = directory or pathlib.Path("runs") / entry.name
     _import_tensorflow()
     from vaezoo import callbacks, training
+
+    directory = directory or training.default_directory(name, entry)
 
     if sys.stderr.isatty():
         with callbacks.ProgressBar(entry.train.epochs) as bar:
@@ -124,7 +125,9 @@ def evaluate(
     Console().print(table)
     if output:
         with files.atomic(output) as path:
-            path.write_text(json.dumps({"name": entry.name, **dataclasses.asdict(figures)}, indent=2) + "\n", "utf-8")
+            table = {"name": entry.name, **dataclasses.asdict(figures)}
+            table = {key: None if value != value else value for key, value in table.items()}  # NaN is not JSON
+            path.write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", "utf-8")
 
 
 @app.command()
@@ -246,7 +249,7 @@ def main():
     try:
         with contextlib.suppress(BrokenPipeError):
             app()
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         if os.environ.get("VAEZOO_TRACEBACK"):
             raise
         print("vaezoo: " + " ".join(str(error).split()), file=sys.stderr)

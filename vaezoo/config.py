@@ -66,12 +66,19 @@ class Train:
     seed: int = 0
     jit_compile: bool = False
 
+    def __post_init__(self):
+        checks.positive_int("train.epochs", self.epochs)
+        checks.positive_int("train.batch_size", self.batch_size)
+
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
     """How the entry's figures are measured: importance samples per test image."""
 
     num_samples: int
+
+    def __post_init__(self):
+        checks.positive_int("eval.num_samples", self.num_samples)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +133,8 @@ def names():
 
 def is_run(name):
     """Tells whether `name` is the folder of a training run."""
+    if isinstance(name, Config) or str(name) in names():  # a folder called like an entry is reached as ./<name>
+        return False
     return (pathlib.Path(name) / RUN_CONFIG).is_file()
 
 
@@ -141,9 +150,15 @@ def read(name, overrides=None):
         FileNotFoundError: the path does not exist.
     """
     if is_run(name):
-        return parse(json.loads((pathlib.Path(name) / RUN_CONFIG).read_text("utf-8")), overrides)
+        path = pathlib.Path(name) / RUN_CONFIG
+        try:
+            return parse(json.loads(path.read_text("utf-8")), overrides)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"`{path}` must be JSON. Received: {error}") from None
     if str(name).endswith(".toml"):
         path = pathlib.Path(name)
+    elif len(pathlib.Path(name).parts) > 1:
+        raise FileNotFoundError(f"`name` must be an entry, a .toml file or the folder of a run. Received: {name}")
     else:
         path = config_dir() / f"{checks.one_of('name', name, names())}.toml"
     try:

@@ -64,6 +64,11 @@ def evaluate(
     """
     checks.images("images", images, model.image_shape)
     checks.one_of("transform", transform, MEASURES)
+    checks.positive_int("batch_size", batch_size)
+    if transform.endswith("binarization") and not np.isin(images, (0, 1)).all():
+        raise ValueError(f"`images` must hold only 0 and 1 for {transform!r}. Received others: not transformed yet?")
+    if transform == "uniform_dequantization" and images.dtype == np.uint8:
+        raise ValueError(f"`images` must be dequantised floats for {transform!r}. Received: uint8")
     start, parts, codes, kl_per_dimension = time.perf_counter(), [], [], []
     for first in range(0, len(images), batch_size):
         x = images[first : first + batch_size]

@@ -1,6 +1,7 @@
 """Pictures of a model, as matplotlib figures. No global state: the figures belong to the caller."""
 
 import math
+import pathlib
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -106,5 +107,7 @@ def save(figure, path):
     """Writes a figure to a file, atomically; the suffix decides the format."""
     from vaezoo import files
 
+    if not pathlib.Path(path).suffix:
+        raise ValueError(f"`output` must end in a format, such as .png. Received: {path}")
     with files.atomic(path) as temporary:
         figure.savefig(temporary, dpi=150)

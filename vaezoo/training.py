@@ -1,6 +1,7 @@
 """From a config to a trained model: strategy, data, callbacks, resume."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -38,9 +39,18 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
         FileExistsError: the folder holds a run and `resume` is False.
         FloatingPointError: a term of the bound became NaN or infinite.
     """
-    settings = name if isinstance(name, config.Config) else config.read(name, overrides)
+    if isinstance(name, config.Config):
+        settings = config.parse(config.as_dict(name), overrides)
+    else:
+        settings = config.read(name, overrides)
+    if splits is not None:
+        if not isinstance(splits, data.Splits):
+            raise ValueError(f"`splits` must be a vaezoo.data.Splits, see Splits.from_arrays. Received: {type(splits)}")
+        settings = config.parse(config.as_dict(settings), {"data.name": data.ARRAYS})
+    # The card's figures are those of the entry's weights, not of this run.
+    settings = dataclasses.replace(settings, weights=None)
     recipe, transform = settings.train, settings.data.transform
-    directory = pathlib.Path(directory or pathlib.Path("runs") / settings.name)
+    directory = pathlib.Path(directory or default_directory(name, settings))
     strategy = default_strategy()
     chief = _is_chief(strategy)
     with _all_or_none(strategy):
@@ -88,6 +98,11 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
             verbose=verbose,
         )
     return model
+
+
+def default_directory(name, settings):
+    """Returns where a run goes that is given no folder: the folder that `name` is, or `runs/<entry>`."""
+    return pathlib.Path(name) if config.is_run(name) else pathlib.Path("runs") / settings.name
 
 
 def default_strategy():

@@ -1,8 +1,10 @@
 """Models by name: built, compiled, with weights that are checked before they are read."""
 
+import contextlib
 import inspect
 import os
 import pathlib
+import random
 import shutil
 import urllib.request
 import warnings
@@ -64,16 +66,14 @@ def build(settings, *, jit_compile=None, steps_per_execution=1):
         jit_compile: instead of the config's.
         steps_per_execution: as in `keras.Model.compile`.
     """
-    import keras
-
     from vaezoo.models import MODELS
     from vaezoo.objectives import OBJECTIVES
 
     model_class = MODELS[checks.one_of("model.name", settings.model.name, MODELS)]
     objective_class = OBJECTIVES[checks.one_of("objective.name", settings.objective.name, OBJECTIVES)]
     optimizer = _optimizer(settings.train.optimizer)
-    keras.utils.set_random_seed(settings.train.seed)
-    model = _call("model.args", model_class, settings.model.args)
+    with _keras_seed(settings.train.seed):
+        model = _call("model.args", model_class, settings.model.args)
     model.compile(
         optimizer,
         _call("objective.args", objective_class, settings.objective.args),
@@ -82,6 +82,20 @@ def build(settings, *, jit_compile=None, steps_per_execution=1):
         steps_per_execution=steps_per_execution,
     )
     return model
+
+
+@contextlib.contextmanager
+def _keras_seed(seed):
+    """Lets a seed decide what Keras' initializers draw, and leaves the caller's generators as they were.
+
+    Keras takes the initializers' seeds from Python's generator; `keras.utils.set_random_seed` would reset the caller's.
+    """
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def load_weights(model, path):
@@ -129,6 +143,8 @@ def _call(where, function, args):
     """Calls with a config's arguments; an unknown or a missing one fails with the config's key."""
     parameters = inspect.signature(function).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    if where == "model.args":
+        known += ["dtype", "name"]  # which every Keras model takes
     for key in args:
         checks.one_of(f"{where} of {function.__name__}", key, known)
     try:
@@ -155,7 +171,7 @@ def _verified(weights):
 def _fetched(url, sha256):
     """Returns the cached copy of a url, which is downloaded once; a copy with a wrong sum never enters the cache."""
     path = cache_dir() / f"{sha256}.weights.h5"
-    if path.exists():
+    if path.exists() and files.sha256(path) == sha256:  # or else it is damaged, and fetched again
         return path
     with files.atomic(path) as temporary:
         try:
