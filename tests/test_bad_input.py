@@ -1,6 +1,7 @@
 """What a user can get wrong is told in one line: argument, expectation, value."""
 
 import re
+import types
 
 import numpy as np
 import pytest
@@ -126,3 +127,10 @@ def test_bad_sampling(make_tiny):
         make_tiny("vae").sample(0, seed=0)
     with pytest.raises(ValueError, match="`temperature` must be a finite number of at least 0"):
         make_tiny("vae").sample(1, seed=0, temperature=-1.0)
+
+
+def test_several_steps_in_a_call_are_refused_with_several_replicas(monkeypatch):
+    model = VAE((6, 5, 1), latent_dim=2, hidden_units=(4,))
+    monkeypatch.setattr(VAE, "distribute_strategy", types.SimpleNamespace(num_replicas_in_sync=2))
+    with pytest.raises(ValueError, match="`steps_per_execution` must be 1 with 2 replicas. Received: 5"):
+        model.compile(steps_per_execution=5)
