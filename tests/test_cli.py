@@ -91,9 +91,32 @@ def test_pictures(run, command):
     assert Image.open(run / f"{command}.png").size[0] > 100
 
 
+LAYERS = "epoch,log_likelihood,kl_layer_01,kl_layer_02\n1,-9000.0,300.0,200.0\n2,-8000.0,400.0,500.0\n"
+
+
+def test_layers_of_a_run_are_drawn_without_tensorflow(tmp_path):
+    from vaezoo import config
+
+    run = tmp_path / "runs" / "layered"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(config.as_dict(config.read("iaf_cifar10"))))
+    (run / "log.csv").write_text(LAYERS)
+    script = (
+        "import sys; sys.argv = ['vaezoo', 'layers', 'runs/layered']\nfrom vaezoo import cli\n"
+        "try: cli.main()\nexcept SystemExit: pass\n"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "iaf_cifar10-layers.png"
+    assert Image.open(tmp_path / "iaf_cifar10-layers.png").size[0] > 100
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["layers", "iaf_cifar10"], "`folder` must be the folder of a run. Received: iaf_cifar10"),
+        (["layers", "runs/vae_digits"], "`history` must hold epochs of a model with layers of latents"),
         (["info", "vae_digit"], "vaezoo: `name` must be one of: "),
         (["train", "vae_digits", "--set", "train.epoch=3"], "Did you mean 'epochs'?"),
         (["train", "vae_digits", "--set", "epochs"], "`--set` must be KEY=VALUE"),

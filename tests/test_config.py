@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from vaezoo import config, zoo
+from vaezoo.models.resnet_vae import ResNetVAE
 
 ENTRY = "vae_digits"
 
@@ -23,11 +24,45 @@ def test_every_entry_builds_and_has_the_parameters_it_states(name):
 
 @pytest.mark.parametrize("name", config.names())
 def test_every_decay_ends_with_the_training(name):
-    """The schedules count steps: epochs * (training images // batch size)."""
-    images = {"digits": 1297, "mnist": 55_000, "frey_face": 1600}
+    """The schedules count steps: epochs * (training images // batch size); those of a warm-up come before the decay."""
+    images = {"digits": 1297, "mnist": 55_000, "frey_face": 1600, "cifar10": 45_000}
     settings = config.read(name)
+    schedule = settings.train.optimizer.args["learning_rate"]
+    if isinstance(schedule, float):
+        pytest.skip("a constant rate")
     steps = settings.train.epochs * (images[settings.data.name] // settings.train.batch_size)
-    assert settings.train.optimizer.args["learning_rate"]["decay_steps"] == steps
+    assert schedule["decay_steps"] + schedule.get("warmup_steps", 0) == steps
+
+
+THESIS_TABLE_5_1 = {
+    "diagonal": ("iaf_mnist_diagonal", {}),
+    **{
+        f"IAF {depth}x{width}": ("iaf_mnist", {"posterior_args": {"num_steps": depth, "hidden_units": [width]}})
+        for depth, width in [(2, 320), (2, 1920), (4, 1920), (8, 1920)]
+    },
+}
+THESIS_TABLES_5_B = {
+    f"{inference}, {steps} steps, {hidden} hidden, {form}, depth {depth}": (
+        "iaf_cifar10_thesis",
+        dict(num_blocks=depth, inference=inference, flow_steps=steps, flow_hidden_layers=hidden, flow_form=form),
+    )
+    for depth in (4, 8, 12)
+    for inference in ("bottom_up", "bidirectional")
+    for steps, hidden in [(0, 0), (1, 0), (1, 1), (1, 2), (2, 1)]
+    for form in ("location", "location_scale")
+}
+
+
+@pytest.mark.parametrize("row", [*THESIS_TABLE_5_1, *THESIS_TABLES_5_B])
+def test_every_row_of_the_thesis_tables_is_a_config(row):
+    """Tables 5.1, 5.B.1 and 5.B.2, by `vaezoo train ENTRY --set model.args.KEY=VALUE`; the nets here are narrow."""
+    entry, args = {**THESIS_TABLE_5_1, **THESIS_TABLES_5_B}[row]
+    settings = config.read(entry, {f"model.args.{key}": value for key, value in args.items()})
+    assert {key: settings.model.args[key] for key in args} == args
+    if entry == "iaf_cifar10_thesis":
+        narrow = {"filters": 2, "latent_filters": 1}
+        model = ResNetVAE(**{**settings.model.args, **narrow})
+        assert [len(model.blocks), len(model.blocks[0].posterior.nets)] == [args["num_blocks"], args["flow_steps"]]
 
 
 def test_a_config_survives_json():
@@ -72,7 +107,10 @@ def test_command_line_values_are_toml_or_strings(text, key, value):
         ({"train.epochs": 0}, "`train.epochs` must be an integer of at least 1. Received: 0"),
         ({"eval.num_samples": -1}, "`eval.num_samples` must be an integer of at least 1. Received: -1"),
         ({"train.epochs.more": 3}, "`train.epochs` must be a table to set `more` in it. Received: 300"),
-        ({"model.name": "vea"}, "`model.name` must be one of: vae. Received: 'vea'. Did you mean 'vae'?"),
+        (
+            {"model.name": "vea"},
+            "`model.name` must be one of: conv_vae, resnet_vae, vae. Received: 'vea'. Did you mean 'vae'?",
+        ),
         ({"model.args.latentdim": 3}, "latentdim"),
         ({"objective.name": "free_bits", "objective.args": {}}, "must be arguments of FreeBits"),
         ({"objective.name": "elb"}, "Did you mean 'elbo'?"),

@@ -6,8 +6,10 @@ import textwrap
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from vaezoo import evaluation
+from vaezoo.objectives import Terms
 
 
 def test_figures_belong_together(make_tiny, images):
@@ -18,7 +20,8 @@ def test_figures_belong_together(make_tiny, images):
     assert figures.log_likelihood > figures.elbo
     assert 1 <= figures.effective_sample_size <= 20
     assert figures.num_images == 40
-    assert len(figures.kl_per_dimension) == 3
+    assert figures.kl_per_group == pytest.approx([figures.kl], abs=1e-3)
+    assert figures.kl_per_dimension == ()  # its posterior is not Gaussian
     assert figures.bits_per_dim == pytest.approx(-figures.log_likelihood / (60 * np.log(2)), rel=1e-6)
 
 
@@ -37,6 +40,21 @@ def test_kl_per_dimension_sums_to_the_closed_form_of_a_diagonal_posterior(images
     model = VAE((6, 5, 2), latent_dim=3, hidden_units=(7,))
     terms = model.terms(images, model.noise(1, len(images), seed=[0, 0]), analytic_kl=True)
     np.testing.assert_allclose(model.kl_per_dimension(images).numpy().sum(-1), terms.kl[0, :, 0], rtol=1e-4)
+    figures = evaluation.evaluate(model, images, num_samples=1, batch_size=16)
+    assert sum(figures.kl_per_dimension) == pytest.approx(np.mean(terms.kl), rel=1e-3)
+
+
+def test_a_model_that_gives_each_of_the_256_levels_the_same_mass_reads_8_bits_per_dim(make_tiny, images):
+    model = make_tiny("vae")
+
+    def uniform_terms(x, noise):
+        num_samples = tf.shape(noise)[0]
+        return Terms(tf.fill([num_samples, len(x)], -60 * np.float32(np.log(256))), tf.zeros([num_samples, len(x), 1]))
+
+    model.terms = uniform_terms
+    figures = evaluation.evaluate(model, images, num_samples=3, transform="grey_levels")
+    assert figures.bits_per_dim == pytest.approx(8.0, abs=1e-6)
+    assert figures.elbo_bits_per_dim == pytest.approx(8.0, abs=1e-6)
 
 
 def test_a_unit_that_ignores_the_data_is_not_active(images):

@@ -8,20 +8,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "vaezoo"
 # In the direction data flows. A file may import those before it; `models` is one layer.
 ORDER = [
-    *(
-        "checks",
-        "files",
-        "numerics",
-        "replicas",
-        "objectives",
-        "posteriors",
-        "distributions",
-        "likelihoods",
-        "networks",
-        "metrics",
-        "base",
-        "models",
-    ),
+    *("checks", "files", "numerics", "replicas", "objectives", "distributions", "masks", "layers", "flows"),
+    *("posteriors", "likelihoods", "networks", "metrics", "base", "models"),
     *("frey_face", "data", "config", "zoo", "evaluation", "plots", "callbacks", "exporting", "training", "cli"),
     "__init__",
     "__main__",

@@ -73,6 +73,7 @@ def test_weights_saved_and_loaded_give_the_same_codes(system, make_tiny, images,
 @pytest.mark.parametrize("objective", [ELBO(), ELBO(2, analytic_kl=False), IWAE(3), FreeBits(0.01)], ids=str)
 def test_every_trainable_variable_gets_a_finite_gradient(system, make_tiny, images, objective):
     model = make_tiny(system)
+    model.fit(images, verbose=0)  # a step, for a kernel behind a weight that starts at 0 has no gradient before it
     noise = model.noise(objective.num_samples, len(images), seed=[0, 0])
     with tf.GradientTape() as tape:
         terms = model.terms(images, noise, analytic_kl=objective.analytic_kl)
@@ -92,7 +93,7 @@ def test_fit_lowers_the_loss(system, make_tiny, images, jit_compile):
     )  # gently: a free scale jumps at 1e-2
     history = model.fit(images, batch_size=20, epochs=30, verbose=0).history
     assert history["loss"][-1] < history["loss"][0] - 1.0
-    assert set(history) == {"loss", "elbo", "log_likelihood", "kl"}
+    assert set(history) >= {"loss", "elbo", "log_likelihood", "kl"}
 
 
 def test_xla_equals_plain_on_the_same_noise(system, make_tiny, images):
@@ -168,7 +169,7 @@ def test_predict_reconstructs(system, make_tiny, images):
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_keeps_densities_in_float32(system, images, policy):
     model = MODELS[system](**TINY[system], dtype=policy)
-    optimizer = keras.optimizers.Adam(1e-2)
+    optimizer = keras.optimizers.Adam(3e-3)
     model.compile(keras.optimizers.LossScaleOptimizer(optimizer) if policy == "mixed_float16" else optimizer)
     terms = model.terms(images, model.noise(2, len(images), seed=[0, 0]))
     assert terms.log_lik.dtype == terms.kl.dtype == tf.float32
@@ -191,6 +192,7 @@ def test_training_data_of_every_common_kind_gives_the_same_loss(system, make_tin
     for kind, arguments in kinds.items():
         keras.utils.set_random_seed(0)
         model = make_tiny(system)
+        model.initialize(images)  # or else weight-normalised layers would be set from the first 20 or 40 images
         losses[kind] = model.fit(**arguments, shuffle=False, verbose=0).history["loss"][-1]
     assert np.ptp(list(losses.values())) < 1e-3 * abs(losses["array"]), losses
 
@@ -207,6 +209,7 @@ def test_steps_per_execution_changes_nothing_but_speed(system, make_tiny, images
 
 def test_training_does_not_retrace(system, make_tiny, images):
     model = make_tiny(system)
+    model.initialize(images)
     traces = []
     terms = model.terms
     model.terms = lambda *args, **kwargs: traces.append(0) or terms(*args, **kwargs)

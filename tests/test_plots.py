@@ -80,3 +80,89 @@ def test_colour_images_and_files(tmp_path):
     plots.save(plots.samples(model, 4), tmp_path / "sub" / "picture.png")
     assert Image.open(tmp_path / "sub" / "picture.png").format == "PNG"
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["picture.png"]
+
+
+@pytest.mark.parametrize("posterior", ["diagonal_gaussian", "iaf"])
+def test_posterior_draws_are_those_of_each_images_posterior(posterior):
+    model = VAE((6, 5, 1), latent_dim=2, hidden_units=(7,), posterior=posterior)
+    images = np.random.default_rng(0).random((3, 6, 5, 1)).astype("float32")
+    axes = plots.posterior_draws(model, images, num_samples=4000).axes[0]
+    draws = np.stack([points.get_offsets() for points in axes.collections], axis=1).astype("float32")
+    assert draws.shape == (4000, 3, 2)
+    noise = model.approximate_posterior(images).bijector.inverse(draws).numpy()  # a wrong order of images shows here
+    np.testing.assert_allclose(noise.mean(axis=0), np.zeros((3, 2)), atol=0.08)  # 5 standard errors
+    np.testing.assert_allclose(np.cov(noise.reshape(4000, 6).T), np.eye(6), atol=0.12)
+    assert len({tuple(points.get_facecolor()[0]) for points in axes.collections}) == 3
+    assert [circle.get_radius() for circle in axes.patches] == [1, 2, 3]
+
+
+def test_posterior_draws_follow_the_seed(model):
+    images = np.zeros((1, 6, 5, 1), "float32")
+    first, again, other = (
+        plots.posterior_draws(model, images, num_samples=50, seed=seed).axes[0].collections[0].get_offsets()
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.isclose(first, other).all(axis=1).any()
+
+
+def test_posterior_draws_need_two_dimensions():
+    images = np.zeros((1, 6, 5, 1), "float32")
+    with pytest.raises(ValueError, match="`model` must have 2 latent dimensions. Received: 3"):
+        plots.posterior_draws(VAE((6, 5, 1), latent_dim=3, hidden_units=(7,)), images)
+
+
+HISTORY = {
+    "log_likelihood": [-100.0, -80.0],
+    "kl_layer_01": [1.0, 2.0],
+    "kl_layer_02": [10.0, 5.0],
+}
+
+
+def areas(figure):
+    """The lower and upper rims of the areas, from below, [areas, 2, epochs]."""
+    rims = [patch.get_data() for patch in figure.axes[0].patches]
+    return np.array([np.broadcast_arrays(rim.baseline, rim.values) for rim in rims])
+
+
+def test_layers_stand_on_the_reconstruction_and_reach_minus_the_elbo():
+    figure = plots.kl_per_layer(HISTORY, (4, 5, 1))
+    np.testing.assert_allclose(areas(figure), [[[0, 0], [100, 80]], [[100, 80], [101, 82]], [[101, 82], [111, 87]]])
+    axes = figure.axes[0]
+    assert axes.get_ylabel() == "nats per training image"
+    bits = axes.child_axes[0]
+    axes.set_ylim(0, 20 * np.log(2) * 8)
+    figure.draw_without_rendering()
+    np.testing.assert_allclose(bits.get_ylim(), [0, 8])  # 20 values of 8 bits
+    assert bits.get_ylabel() == "bits/dim"
+
+
+def test_layers_of_validation_images_come_first():
+    validation = {f"val_{name}": [2 * value for value in values] for name, values in HISTORY.items()}
+    figure = plots.kl_per_layer({**HISTORY, **validation}, (4, 5, 1))
+    np.testing.assert_allclose(areas(figure)[2], [[202, 164], [222, 174]])
+    assert figure.axes[0].get_ylabel() == "nats per validation image"
+
+
+def test_layers_are_read_from_a_log(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,log_likelihood,kl_layer_01,kl_layer_02,more\n1,-100.0,1.0,10.0,\n2,-80.0,2.0,5.0,3.0\n")
+    np.testing.assert_array_equal(
+        areas(plots.kl_per_layer(path, (4, 5, 1))), areas(plots.kl_per_layer(HISTORY, (4, 5, 1)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "received"),
+    [
+        ("epoch,log_likelihood,kl\n1,-2.0,3.0\n", "Received: epoch, log_likelihood, kl"),
+        ("epoch,kl_layer_01\n1,3.0\n", "Received: epoch, kl_layer_01"),
+        ("epoch,log_likelihood,kl_layer_01\n", "Received: epoch, log_likelihood, kl_layer_01"),
+        ("", "Received: no columns"),
+    ],
+)
+def test_a_log_without_layers_is_refused(tmp_path, text, received):
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(ValueError, match="`history` must hold epochs of a model with layers of latents") as error:
+        plots.kl_per_layer(tmp_path / "log.csv", (4, 5, 1))
+    assert received in str(error.value)

@@ -25,7 +25,7 @@ def test_the_table_has_the_cards_figures(name):
 def test_a_model_of_the_users_own_trains():
     scope = {}
     exec(python_blocks()[1], scope)
-    model = scope["ConvVAE"](latent_dim=3)
+    model = scope["MyVAE"](latent_dim=3)
     model.compile("adam")
     images = np.random.default_rng(0).random((20, 28, 28, 1)).astype("float32")
     losses = model.fit(images, epochs=5, verbose=0).history["loss"]

@@ -69,6 +69,36 @@ def test_killed_at_20_random_moments_and_resumed_each_time(tmp_path):
         assert picture.read_bytes() == (killed / "images" / picture.name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("entry", "settings"),
+    [
+        ("iaf_mnist", {"filters": [3, 4], "hidden_units": 6}),
+        ("iaf_cifar10", {"num_blocks": 2, "filters": 4, "latent_filters": 3}),
+    ],
+)
+def test_flows_and_averaged_weights_go_on_bit_for_bit(tmp_path, entry, settings):
+    """Layers are set from data once, before the first step and never again; the averages of the weights come back."""
+    overrides = {f"model.args.{key}": value for key, value in {**settings, "image_shape": [8, 8, 1]}.items()}
+    overrides |= {"data.name": "digits", "train.batch_size": 300}
+    for directory, epochs in (("whole", 2), ("parts", 1), ("parts", 2)):
+        model = training.train(
+            entry,
+            directory=tmp_path / directory,
+            resume=True,
+            overrides={**overrides, "train.epochs": epochs},
+            verbose=0,
+        )
+    whole, parts = state_of(tmp_path / "whole"), state_of(tmp_path / "parts")
+    assert_same(whole, parts)
+    # What is measured and kept are the averages, if the optimizer has them; what goes on are the weights.
+    kept = weights_of(tmp_path / "parts" / "last.weights.h5")
+    averages = sorted(value.sum() for value in kept.values() if value.dtype != bool)
+    raw = sorted(whole[f"variable_{i}"].sum() for i, w in enumerate(model.weights) if w.dtype != "bool")
+    assert (averages != raw) == model.optimizer.use_ema
+    returned = sorted(np.asarray(weight).sum() for weight in model.weights if weight.dtype != "bool")
+    assert returned == averages
+
+
 def test_more_epochs_go_on_where_a_run_ended(tmp_path):
     """Compiled by XLA, as the entry is. The rates of the schedule and the order of the data go on, too."""
     settings = {"model.args.hidden_units": [8], "train.jit_compile": True}

@@ -1,5 +1,6 @@
 """What every latent-variable model shares: training step, metrics, the estimate of log p(x), export signatures."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
+from vaezoo.layers import WeightNormalized, data_dependent_initialization
 from vaezoo.metrics import ExampleMean, TermHealth
 from vaezoo.numerics import merge_samples, split_samples, tile_samples
 from vaezoo.objectives import ELBO, Terms, elbo, log_weights
@@ -17,8 +19,12 @@ from vaezoo.replicas import global_batch_size, replica_id
 
 tfd = tfp.distributions
 
+GAUSSIANS = tfd.MultivariateNormalDiag, tfd.MultivariateNormalTriL  # whose KL from a Gaussian prior has a closed form
+
+INITIAL_IMAGES = 256  # that weight-normalised layers are set from
+
 # Streams of noise that must never meet: training, testing and importance sampling use different ones of the same seed.
-TRAIN_STREAM, TEST_STREAM, SAMPLE_STREAM, IMPORTANCE_STREAM = range(4)
+TRAIN_STREAM, TEST_STREAM, SAMPLE_STREAM, IMPORTANCE_STREAM, INITIALIZATION_STREAM = range(5)
 
 
 def noise_seed(seed, *data):
@@ -76,7 +82,8 @@ class LatentVariableModel(keras.Model):
 
     A subclass builds its networks in the constructor: `encoder` (images -> features), `posterior` (a layer of
     `vaezoo.posteriors`), `decoder` (z -> features) and `likelihood` (a layer of `vaezoo.likelihoods`). It may replace
-    `prior`. A model whose latents form a hierarchy overrides `noise`, `terms`, `encode` and `decode` instead.
+    `prior`, `approximate_posterior` and `image_distribution`. A model whose latents form a hierarchy overrides `terms`,
+    `encode`, `decode` and `generate` instead.
 
     All randomness enters as tensors of noise: `terms(x, noise)` is a pure function. The noise of a training step is a
     function of the seed given to `compile`, of `optimizer.iterations` and of the replica, so a run that is resumed
@@ -84,13 +91,13 @@ class LatentVariableModel(keras.Model):
 
     Args:
         image_shape: tuple of ints (H, W, C).
-        latent_dim: int, D.
+        latent_shape: tuple of ints, the shape of one z; (D,) unless a subclass has an arrangement of its own.
     """
 
-    def __init__(self, image_shape, latent_dim, **kwargs):
+    def __init__(self, image_shape, latent_shape, **kwargs):
         super().__init__(**kwargs)
         self.image_shape = checks.positive_ints("image_shape", image_shape)
-        self.latent_dim = checks.positive_int("latent_dim", latent_dim)
+        self.latent_shape = checks.positive_ints("latent_shape", latent_shape)
         self.loss_tracker = ExampleMean(name="loss")
         self.elbo_tracker = ExampleMean(name="elbo")
         self.log_lik_tracker = ExampleMean(name="log_likelihood")
@@ -101,19 +108,32 @@ class LatentVariableModel(keras.Model):
     # The model: what a subclass may replace.
 
     @property
+    def latent_dim(self):
+        """The number of values in one z."""
+        return math.prod(self.latent_shape)
+
+    @property
     def prior(self):
         """p(z): batch shape [], event shape [D]."""
-        return tfd.MultivariateNormalDiag(tf.zeros(self.latent_dim), tf.ones(self.latent_dim))
+        return tfd.MultivariateNormalDiag(tf.zeros(self.latent_shape), tf.ones(self.latent_shape))
+
+    def approximate_posterior(self, x):
+        """Images in [0, 1], [B, H, W, C] -> q(z | x): batch shape [B], event shape [D]."""
+        return self.posterior.distribution(self.encoder(x))
+
+    def image_distribution(self, z):
+        """Latents [B, D] -> p(x | z): batch shape [B], event shape [H, W, C]."""
+        return self.likelihood.distribution(self.decoder(z))
 
     def noise(self, num_samples, batch_size, *, seed):
-        """Returns the standard normal noise behind `num_samples` draws of z for each example, [S, B, D].
+        """Returns the standard normal noise behind `num_samples` draws of z for each example, [S, B, *latent_shape].
 
         Args:
             num_samples: int, S.
             batch_size: int or scalar tensor, B.
             seed: stateless seed, int32 [2].
         """
-        return standard_normal([num_samples, batch_size, self.latent_dim], seed)
+        return standard_normal([num_samples, batch_size, *self.latent_shape], seed)
 
     def terms(self, x, noise, *, analytic_kl=False):
         """Returns the `Terms` of images x under the posterior draws that the noise stands for.
@@ -121,15 +141,15 @@ class LatentVariableModel(keras.Model):
         Args:
             x: images, uint8 in 0..255 or floats in [0, 1], [B, H, W, C].
             noise: from `noise`, [S, B, D].
-            analytic_kl: True gives KL(q || p) in closed form instead of its sampled value.
+            analytic_kl: True gives KL(q || p) in closed form, where q is Gaussian, instead of its sampled value.
         """
         x = to_unit_interval(x)
         num_samples = tf.shape(noise)[0]
-        q = self.posterior.distribution(self.encoder(x))  # batch [B], event [D]
+        q = self.approximate_posterior(x)  # batch [B], event [D]
         z, log_q = reparameterize(q, noise)  # [S, B, D], [S, B]
-        p = self.likelihood.distribution(self.decoder(merge_samples(z)))  # batch [S*B], event [H, W, C]
+        p = self.image_distribution(merge_samples(z))  # batch [S*B], event [H, W, C]
         log_lik = split_samples(p.log_prob(tile_samples(x, num_samples)), num_samples)  # [S, B]
-        if analytic_kl:
+        if analytic_kl and isinstance(q, GAUSSIANS):
             kl = tf.broadcast_to(tfd.kl_divergence(q, self.prior), tf.shape(log_q))  # [S, B]
         else:
             kl = log_q - self.prior.log_prob(z)  # [S, B]
@@ -137,11 +157,11 @@ class LatentVariableModel(keras.Model):
 
     def encode(self, x):
         """Returns the deterministic codes of images: z at zero noise, the posterior mean of a Gaussian, [B, D]."""
-        return code(self.posterior.distribution(self.encoder(to_unit_interval(x))))
+        return code(self.approximate_posterior(to_unit_interval(x)))
 
     def decode(self, z):
         """Returns E[x | z], images [B, H, W, C] with values in [0, 1]."""
-        return self.likelihood.distribution(self.decoder(z)).mean()
+        return self.image_distribution(z).mean()
 
     def generate(self, noise):
         """Returns E[x | z] for z from the prior, images [B, H, W, C], from `noise(1, B)`."""
@@ -220,12 +240,34 @@ class LatentVariableModel(keras.Model):
     weight_sums_function = None
 
     def kl_per_dimension(self, x):
-        """Returns KL(q(z_d | x) || p(z_d)) of the Gaussian marginals of q against N(0, 1), nats, [B, D]."""
-        q = self.posterior.distribution(self.encoder(to_unit_interval(x)))
+        """Returns KL(q(z_d | x) || p(z_d)) of a Gaussian q's marginals against N(0, 1), nats, [B, D]; else None."""
+        q = self.approximate_posterior(to_unit_interval(x))
+        if not isinstance(q, GAUSSIANS):
+            return None
         marginals = tfd.Normal(q.mean(), q.stddev())
         return tfd.kl_divergence(marginals, tfd.Normal(0.0, 1.0))
 
     # Training it.
+
+    initialized = None  # a weight of models with weight-normalised layers: whether these have been set from data
+
+    def _track_initialization(self):
+        """Makes that weight; the last line of a constructor that may have made such layers."""
+        if any(isinstance(layer, WeightNormalized) for layer in self._flatten_layers()):
+            self.initialized = self.add_weight((), "zeros", "bool", trainable=False, name="initialized")
+
+    def initialize(self, x):
+        """Sets weight-normalised layers from a first batch of images, [B, H, W, C]; only once in a model's life.
+
+        `fit` calls it. Models without such layers have nothing to set, and loaded weights are never touched. Several
+        workers must hand in the same images.
+        """
+        if self.initialized is None or self.initialized.numpy():
+            return
+        with data_dependent_initialization():
+            x = tf.convert_to_tensor(x)
+            self.terms(x, self.noise(1, tf.shape(x)[0], seed=noise_seed(0, INITIALIZATION_STREAM)))
+        self.initialized.assign(True)
 
     def compile(
         self,
@@ -342,6 +384,8 @@ class LatentVariableModel(keras.Model):
     def fit(self, x=None, *args, validation_data=None, **kwargs):
         """Trains on images, as `keras.Model.fit` does; an array `x` is checked whole, a dataset's first batch is."""
         checks.images("x", x, self.image_shape)
+        if self.initialized is not None and not self.initialized.numpy():
+            self.initialize(first_images(x))
         if validation_data is not None:
             held_out = validation_data[0] if isinstance(validation_data, (tuple, list)) else validation_data
             checks.images("validation_data", held_out, self.image_shape)
@@ -362,7 +406,7 @@ class LatentVariableModel(keras.Model):
     def export_signatures(self):
         """Returns the list of `Signature`s that exporters and tests loop over; the first one is served by default."""
         images = tf.TensorSpec([None, *self.image_shape], tf.float32, "images")
-        z = tf.TensorSpec([None, self.latent_dim], tf.float32, "z")
+        z = tf.TensorSpec([None, *self.latent_shape], tf.float32, "z")
         seed = tf.TensorSpec([None], tf.int32, "seed")
 
         def encode(images):
@@ -380,7 +424,7 @@ class LatentVariableModel(keras.Model):
 
         def sample_lite(num_samples):
             # LiteRT has no stateless generator among its builtin ops; its own draws anew at every call.
-            return {"images": self.decode(tf.random.normal(tf.stack([num_samples, self.latent_dim])))}
+            return {"images": self.generate(tf.random.normal(tf.stack([1, num_samples, *self.latent_shape])))}
 
         return [
             Signature("encode", encode, (images,)),
@@ -405,8 +449,17 @@ class LatentVariableModel(keras.Model):
             "name": self.name,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "image_shape": self.image_shape,
-            "latent_dim": self.latent_dim,
         }
+
+
+def first_images(x):
+    """Returns a first batch, at most `INITIAL_IMAGES`, of what `fit` takes: arrays, or a `tf.data.Dataset`."""
+    if hasattr(x, "element_spec"):
+        batch = next(iter(x))
+        x = batch[0] if isinstance(batch, tuple) else batch
+    if not hasattr(x, "shape"):
+        raise ValueError(f"`x` must be images or a tf.data.Dataset; else call `initialize` before. Received: {type(x)}")
+    return x[:INITIAL_IMAGES]
 
 
 def to_unit_interval(x):

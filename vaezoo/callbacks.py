@@ -1,5 +1,6 @@
 """Keras callbacks: the run's state on disk, a grid of images per epoch, a NaN's cause."""
 
+import contextlib
 import csv
 import functools
 import json
@@ -13,11 +14,41 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from vaezoo import files
 
 
+@contextlib.contextmanager
+def averaged_weights(model):
+    """Puts the running averages of an optimizer with `use_ema` in the place of the weights; nothing without it."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if not optimizer.use_ema:
+        yield
+        return
+    raw = [np.asarray(variable) for variable in model.trainable_variables]
+    optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(model.trainable_variables, raw, strict=True):
+            variable.assign(value)
+
+
+class MeasureAverages(keras.callbacks.Callback):
+    """Measures with `averaged_weights`, and trains on the others; exactly, where Keras' own rounds at each swap."""
+
+    def on_test_begin(self, logs=None):
+        """Puts the averages in."""
+        self.stack = contextlib.ExitStack()
+        self.stack.enter_context(averaged_weights(self.model))
+
+    def on_test_end(self, logs=None):
+        """Takes them out."""
+        self.stack.close()
+
+
 class TrainingState(keras.callbacks.Callback):
     """Keeps a run on disk, so that it can be killed at any moment and resumed to the same weights.
 
     After each epoch: `state.npz` holds weights, optimizer and history, in one atomic write; then `log.csv`,
-    `last.weights.h5` and, if `monitor` improved, `best.weights.h5` follow from it. A run killed between these writes is
+    `last.weights.h5` and, if `monitor` improved, `best.weights.h5` follow from it, with the averages of the weights
+    where the optimizer keeps them. A run killed between these writes is
     mended when it resumes, for they are functions of the state.
 
     Args:
@@ -76,7 +107,8 @@ class TrainingState(keras.callbacks.Callback):
             writer.writerows(self.history)
         scores = [row[self.monitor] for row in self.history]
         names = ["last.weights.h5"] + (["best.weights.h5"] if scores[-1] >= np.nanmax(scores) else [])
-        self._bare_model.set_weights(self.model.get_weights())
+        with averaged_weights(self.model):
+            self._bare_model.set_weights(self.model.get_weights())
         for name in names:
             with files.atomic(self.directory / name) as path:
                 self._bare_model.save_weights(path)
@@ -138,7 +170,8 @@ class ImageGrid(keras.callbacks.Callback):
 
         from vaezoo.plots import tile_images
 
-        grid = tile_images(np.asarray(self.model.sample(self.num_images, seed=0)))
+        with averaged_weights(self.model):
+            grid = tile_images(np.asarray(self.model.sample(self.num_images, seed=0)))
         with files.atomic(self.directory / f"epoch_{epoch + 1:04d}.png") as path:
             Image.fromarray(np.round(grid.squeeze() * 255).astype(np.uint8)).save(path)
 

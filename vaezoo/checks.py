@@ -14,6 +14,13 @@ def positive_int(name, value):
     return int(value)
 
 
+def non_negative_int(name, value):
+    """Returns `value` as an int of at least 0, or raises `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
+        raise ValueError(f"`{name}` must be an integer of at least 0. Received: {value!r}")
+    return int(value)
+
+
 def non_negative(name, value):
     """Returns `value`, a finite number of at least 0, or raises `ValueError`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not (math.isfinite(value) and value >= 0):

@@ -197,6 +197,20 @@ def latents(
 
 
 @app.command()
+def layers(
+    folder: Annotated[pathlib.Path, typer.Argument(help="The folder of a run, of a model with layers of latents.")],
+    output: Output = None,
+):
+    """Stack the KL of a run's layers of latents over its epochs."""
+    if not config.is_run(folder):
+        raise ValueError(f"`folder` must be the folder of a run. Received: {folder}")
+    entry = config.read(folder)
+    from vaezoo import plots
+
+    _save(plots.kl_per_layer(folder / "log.csv", entry.model.args["image_shape"]), output, entry, "layers")
+
+
+@app.command()
 def export(
     name: Name,
     directory: Annotated[pathlib.Path, typer.Argument(help="Receives NAME/<version>/ and NAME.tflite.")],

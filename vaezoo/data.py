@@ -175,6 +175,11 @@ def unit_interval(images, seed):
     return tf.cast(images, tf.float32) / 255.0 if images.dtype == tf.uint8 else tf.cast(images, tf.float32)
 
 
+def grey_levels(images, seed):
+    """The 256 levels of 8-bit images, k / 255: what a discretised likelihood gives masses to."""
+    return unit_interval(images, seed)
+
+
 def dynamic_binarization(images, seed):
     """X ~ Bernoulli(grey value), drawn anew at every step of training, once for a test set."""
     threshold = tf.random.stateless_uniform(tf.shape(images), seed)
@@ -195,6 +200,7 @@ def uniform_dequantization(images, seed):
 # The names that a config's [data] may use.
 TRANSFORMS = {
     "unit_interval": unit_interval,
+    "grey_levels": grey_levels,
     "dynamic_binarization": dynamic_binarization,
     "static_binarization": static_binarization,
     "uniform_dequantization": uniform_dequantization,
@@ -209,8 +215,8 @@ def check_transform(images, transform):
             "`transform` 'static_binarization' must be given images that hold only 0 and 1, such as 'binarized_mnist'. "
             f"Received: values up to {images.max()}"
         )
-    if transform == "uniform_dequantization" and images.dtype != np.uint8:
-        raise ValueError(f"`transform` 'uniform_dequantization' must be given uint8 images. Received: {images.dtype}")
+    if transform in ("grey_levels", "uniform_dequantization") and images.dtype != np.uint8:
+        raise ValueError(f"`transform` {transform!r} must be given uint8 images. Received: {images.dtype}")
 
 
 def training_batches(images, transform, *, batch_size, seed, first_epoch=0):

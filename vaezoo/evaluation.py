@@ -14,6 +14,7 @@ ACTIVE_VARIANCE = 0.01  # a unit is active if the variance of its posterior mean
 # What the numbers are, by the transform of the data.
 MEASURES = {
     "unit_interval": "density (Gaussian) or cross-entropy (Bernoulli) of grey values: not a likelihood of pixels",
+    "grey_levels": "log-likelihood of the 256 grey levels (discretised logistic; other likelihoods give densities)",
     "dynamic_binarization": "log-likelihood of binary images, drawn once from the grey values",
     "static_binarization": "log-likelihood of binary images",
     "uniform_dequantization": "density of dequantised images in [0, 1]; bits/dim are those of the 256 grey levels",
@@ -39,8 +40,9 @@ class Evaluation:
     effective_sample_size: float  # mean over the examples; between 1 and k
     bits_per_dim: float  # of the k-sample estimate
     elbo_bits_per_dim: float
-    active_units: int
-    kl_per_dimension: tuple  # mean over the examples, one value per latent dimension
+    active_units: int  # values of the code that vary over the examples
+    kl_per_group: tuple  # mean over the examples, one value per latent group: one of a plain VAE, one per map of others
+    kl_per_dimension: tuple  # mean over the examples, one value per latent dimension of a Gaussian posterior; else ()
     seconds: float
 
 
@@ -69,16 +71,16 @@ def evaluate(
         raise ValueError(f"`images` must hold only 0 and 1 for {transform!r}. Received others: not transformed yet?")
     if transform == "uniform_dequantization" and images.dtype == np.uint8:
         raise ValueError(f"`images` must be dequantised floats for {transform!r}. Received: uint8")
-    start, parts, codes, kl_per_dimension = time.perf_counter(), [], [], []
+    start, parts, kl_per_dimension, codes = time.perf_counter(), [], [], _Variance()
     for first in range(0, len(images), batch_size):
         x = images[first : first + batch_size]
         parts.append(model.importance_estimate(x, num_samples=num_samples, chunk=chunk, seed=seed + first))
-        codes.append(model.encode(x))
+        codes.add(np.asarray(model.encode(x)))
         kl_per_dimension.append(model.kl_per_dimension(x))
         if progress:
             progress(min(first + batch_size, len(images)), len(images))
     log_likelihood, effective_sample_size, log_lik, kl = (np.concatenate(column) for column in zip(*parts, strict=True))
-    kl = kl.sum(axis=-1)  # [N]
+    kl_per_group, kl = kl.mean(axis=0), kl.sum(axis=-1)  # [G], [N]
     elbo, num_dims = log_lik - kl, math.prod(model.image_shape)
     log_bin = num_dims * math.log(256) if transform == "uniform_dequantization" else 0.0
     return Evaluation(
@@ -94,10 +96,28 @@ def evaluate(
         effective_sample_size=float(effective_sample_size.mean()),
         bits_per_dim=float(bits_per_dim(log_likelihood.mean() - log_bin, num_dims)),
         elbo_bits_per_dim=float(bits_per_dim(elbo.mean() - log_bin, num_dims)),
-        active_units=int((np.concatenate(codes).var(axis=0) > ACTIVE_VARIANCE).sum()),
-        kl_per_dimension=tuple(np.concatenate(kl_per_dimension).mean(axis=0).round(4).tolist()),
+        active_units=int((codes.variance() > ACTIVE_VARIANCE).sum()),
+        kl_per_group=tuple(kl_per_group.round(4).tolist()),
+        kl_per_dimension=()
+        if kl_per_dimension[0] is None
+        else tuple(np.concatenate(kl_per_dimension).mean(axis=0).round(4).tolist()),
         seconds=round(time.perf_counter() - start, 1),
     )
+
+
+class _Variance:
+    """The variance of rows that come in batches: a hierarchy's codes of a whole set would fill the memory."""
+
+    def __init__(self):
+        self.count, self.total, self.squares = 0, 0.0, 0.0
+
+    def add(self, rows):
+        rows = rows.astype(np.float64)
+        self.count += len(rows)
+        self.total, self.squares = self.total + rows.sum(axis=0), self.squares + np.square(rows).sum(axis=0)
+
+    def variance(self):
+        return self.squares / self.count - np.square(self.total / self.count)
 
 
 def _standard_error(values):

@@ -1,10 +1,16 @@
-"""Pictures of a model, as matplotlib figures. No global state: the figures belong to the caller."""
+"""Pictures of a model, as matplotlib figures. No global state: the figures belong to the caller.
 
+TensorFlow is imported where a model is asked for draws: the picture of a log must not wait for it.
+"""
+
+import csv
 import math
 import pathlib
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from scipy.stats import norm
 
 from vaezoo import checks
@@ -70,12 +76,100 @@ def manifold(model, size=20):
     Raises:
         ValueError: the model's latent space is not 2-dimensional.
     """
-    if model.latent_dim != 2:
-        raise ValueError(f"`model` must have 2 latent dimensions. Received: {model.latent_dim}")
+    _require_plane(model)
     size = checks.positive_int("size", size)
     quantiles = norm.ppf((np.arange(size) + 0.5) / size).astype(np.float32)
     columns, rows = np.meshgrid(quantiles, quantiles[::-1])  # z_1 grows to the right, z_2 upwards
     return grid_figure(model.decode(np.stack([columns.ravel(), rows.ravel()], axis=-1)), size)
+
+
+def _require_plane(model):
+    if model.latent_dim != 2:
+        raise ValueError(f"`model` must have 2 latent dimensions. Received: {model.latent_dim}")
+
+
+def posterior_draws(model, images, *, num_samples=1000, seed=0):
+    """Returns a scatter plot of draws of z from q(z | x), a colour for each image x, over circles of the prior.
+
+    Figure 5.2 of Kingma (2017): how well the posteriors of a few images fill the prior, N(0, I), whose circles are
+    drawn at 1, 2 and 3 standard deviations.
+
+    Args:
+        model: a `LatentVariableModel` with 2 latent dimensions.
+        images: [N, H, W, C], a few.
+        num_samples: int, draws for each image.
+        seed: int.
+
+    Raises:
+        ValueError: the model's latent space is not 2-dimensional, or the images are not the model's.
+    """
+    from vaezoo.base import IMPORTANCE_STREAM, noise_seed, to_unit_interval
+    from vaezoo.posteriors import reparameterize
+
+    _require_plane(model)
+    num_samples = checks.positive_int("num_samples", num_samples)
+    checks.images("images", images, model.image_shape)
+    noise = model.noise(num_samples, len(images), seed=noise_seed(seed, IMPORTANCE_STREAM))
+    z, _ = reparameterize(model.approximate_posterior(to_unit_interval(images)), noise)  # [S, N, 2]
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.add_subplot(xlabel="z 1", ylabel="z 2", aspect="equal")
+    for radius in (1, 2, 3):
+        axes.add_patch(Circle((0, 0), radius, fill=False, color="gray", linewidth=0.8))
+    colours = matplotlib.colormaps["turbo"](np.linspace(0.1, 0.9, len(images)))
+    for index, colour in enumerate(colours):
+        axes.scatter(*np.asarray(z[:, index]).T, s=2, color=colour, label=str(index))
+    axes.legend(title="image", markerscale=5, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def kl_per_layer(history, image_shape):
+    """Returns a stack plot of the nats that each layer of latents takes, over the epochs; log p(x | z) below, white.
+
+    Figure 5.B.4 of Kingma (2017): - E_q[log p(x | z)], then the KL of layer 1, next to the image, of layer 2, ...; the
+    upper rim is minus the ELBO. Validation images where the run measured them, training images otherwise.
+
+    Args:
+        history: the path of a run's log.csv, or `fit(...).history`, a dict of names to values per epoch.
+        image_shape: (H, W, C), for the scale in bits/dim.
+
+    Raises:
+        ValueError: the history is not of a model with layers of latents, or holds no epoch.
+    """
+    columns = history if isinstance(history, dict) else _read_log(history)
+    part = "val_" if "val_kl_layer_01" in columns else ""
+    names = sorted(name for name in columns if name.startswith(f"{part}kl_layer_"))
+    if not names or not len(columns[names[0]]) or f"{part}log_likelihood" not in columns:
+        raise ValueError(
+            "`history` must hold epochs of a model with layers of latents: log_likelihood, kl_layer_01, ... "
+            f"Received: {', '.join(columns) or 'no columns'}"
+        )
+    layers = np.array([columns[name] for name in names], np.float64)  # [L, epochs], nats
+    rims = np.cumsum([-np.array(columns[f"{part}log_likelihood"], np.float64), *layers], axis=0)
+    nats_per_bit = math.prod(image_shape) * math.log(2)  # that is, for 1 bit/dim
+    edges = np.arange(layers.shape[1] + 1) + 0.5  # of epochs, which count from 1: a single one has its area, too
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    images = "validation" if part else "training"
+    axes = figure.add_subplot(xlabel="epoch", ylabel=f"nats per {images} image")
+    axes.stairs(rims[0], edges, color="gray", label="- log p(x | z)")
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 1, len(layers)))
+    for number, (below, above, colour) in enumerate(zip(rims, rims[1:], colours, strict=False), start=1):
+        axes.stairs(above, edges, baseline=below, fill=True, color=colour, label=f"KL, layer {number}")
+    axes.set_xlim(edges[0], edges[-1])
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.set_ylim(bottom=0)
+    bits = axes.secondary_yaxis("right", functions=(lambda nats: nats / nats_per_bit, lambda bits: bits * nats_per_bit))
+    bits.set_ylabel("bits/dim")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside right upper")  # in the order of the areas
+    return figure
+
+
+def _read_log(path):
+    """Returns the columns of a run's log.csv, names to floats per epoch; NaN where a cell is empty."""
+    with pathlib.Path(path).open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        names, rows = reader.fieldnames or (), list(reader)
+    return {name: [float(row[name] or "nan") for row in rows] for name in names}
 
 
 def latents(model, images, labels=None):

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from vaezoo import callbacks as vaezoo_callbacks
 from vaezoo import checks, config, data, files, zoo
+from vaezoo.base import INITIAL_IMAGES
 
 MOST_STEPS_PER_EXECUTION = 50  # a step of a small MLP takes 4 ms, Keras' own loop around it up to 1
 
@@ -74,11 +75,15 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
         if chief:
             _claim(directory, settings)
         first_epoch = state.restore(model) if resume else 0
+        if first_epoch == 0:
+            images = data.transform_once(splits.train.images[:INITIAL_IMAGES], transform, seed=recipe.seed)
+            with strategy.scope():
+                model.initialize(images)
     if _sum_over_workers(strategy, first_epoch) != first_epoch * _num_workers(strategy):
         raise ValueError(f"`directory` must be a folder that all workers share. Received: {directory}, which is not")
     if first_epoch:
         batches, _ = _batches(splits, settings, first_epoch)
-    own = [vaezoo_callbacks.StopOnNaN()]
+    own = [vaezoo_callbacks.StopOnNaN(), vaezoo_callbacks.MeasureAverages()]
     if chief:
         own += [
             vaezoo_callbacks.ImageGrid(directory / "images"),
@@ -97,6 +102,7 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
             callbacks=[*own, *callbacks],
             verbose=verbose,
         )
+    model.optimizer.finalize_variable_values(model.trainable_variables)  # the averages, if there are any
     return model
 
 

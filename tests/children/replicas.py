@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from vaezoo import base, callbacks, training
+from vaezoo.models.conv_vae import ConvVAE
+from vaezoo.models.resnet_vae import ResNetVAE
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import ELBO, IWAE, FreeBits
 
@@ -21,11 +23,11 @@ IMAGE_SHAPE, LATENT_DIM, REPLICAS = (4, 4, 1), 3, 2
 NUMBER, BATCH_SIZE = 36, 7  # batches of 7 = 4 + 3, and a last one of 1, of which the second replica gets nothing
 
 
-class HandedInVAE(VAE):
+class HandedIn:
     """Takes the noise of an example from a table, by the example's place in the global batch."""
 
     def noise(self, num_samples, batch_size, *, seed):
-        table = np.random.default_rng(1).standard_normal((num_samples, 8, LATENT_DIM)).astype("float32")
+        table = np.random.default_rng(1).standard_normal((num_samples, 8, *self.latent_shape)).astype("float32")
         first, context = 0, tf.distribute.get_replica_context()
         if context.num_replicas_in_sync > 1:
             replica = context.replica_id_in_sync_group
@@ -34,6 +36,18 @@ class HandedInVAE(VAE):
             )
             first = tf.cast(tf.cumsum(sizes, exclusive=True)[replica], tf.int32)
         return tf.constant(table)[:, first : first + batch_size]
+
+
+class HandedInVAE(HandedIn, VAE):
+    """The VAE."""
+
+
+class HandedInConvVAE(HandedIn, ConvVAE):
+    """The convolutional VAE."""
+
+
+class HandedInResNetVAE(HandedIn, ResNetVAE):
+    """The ResNet VAE."""
 
 
 class RecordingVAE(VAE):
@@ -95,6 +109,35 @@ def same_steps(strategy):
     return results
 
 
+SYSTEMS = {
+    "conv_vae": (HandedInConvVAE, dict(filters=(3, 4), hidden_units=6, posterior="iaf", latent_dim=3)),
+    "resnet_vae": (HandedInResNetVAE, dict(num_blocks=2, filters=4, latent_filters=2, flow_hidden_layers=1)),
+}
+
+
+def flows_and_averages(strategy):
+    """Fits the systems with flows on one device and on two replicas: layers set from data, weights averaged."""
+    results = {}
+    for system, (cls, settings) in SYSTEMS.items():
+        for replicas, scope in {"one": None, "two": strategy}.items():
+            keras.utils.set_random_seed(0)
+            with (scope or tf.distribute.get_strategy()).scope():
+                model = cls(IMAGE_SHAPE, **settings)
+                optimizer = keras.optimizers.Adamax(2e-3, use_ema=True, ema_momentum=0.9)
+                model.compile(optimizer, FreeBits(0.1))
+            x = images(8 * 3)
+            with (scope or tf.distribute.get_strategy()).scope():
+                model.initialize(x)
+            found = {"initial": flat(model)}
+            averages = callbacks.MeasureAverages()
+            model.fit(x, validation_data=x, batch_size=7, epochs=2, shuffle=False, verbose=0, callbacks=[averages])
+            found["averages"] = flat(model)  # with which `fit` ends
+            copies = [scope.experimental_local_results(weight.value) for weight in model.weights] if scope else []
+            found["spread"] = float(max((np.abs(one - other).max() for one, other in copies), default=0.0))
+            results[f"{system} {replicas}"] = found
+    return results
+
+
 def own_noise(strategy):
     """Returns what the two replicas drew in two steps of training and in one of testing, [3, 2, S * B * D]."""
     model = make(RecordingVAE, ELBO(), strategy)
@@ -134,7 +177,7 @@ def zoo_entry(folder):
 
 
 def flat(model):
-    return np.concatenate([weight.ravel() for weight in model.get_weights()]).tolist()
+    return np.concatenate([weight.ravel() for weight in model.get_weights()]).astype(float).tolist()
 
 
 def main(folder):
@@ -144,6 +187,7 @@ def main(folder):
     results = {
         "strategy": [type(strategy).__name__, strategy.num_replicas_in_sync],
         "same_steps": same_steps(strategy),
+        "flows_and_averages": flows_and_averages(strategy),
         "own_noise": own_noise(strategy),
         "broken_replica": broken_replica(strategy),
         "zoo_entry": zoo_entry(folder),

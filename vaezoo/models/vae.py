@@ -36,6 +36,7 @@ class VAE(LatentVariableModel):
         hidden_units: widths of the encoder's hidden layers; the decoder has them in reverse.
         activation: Keras activation of the hidden layers.
         posterior: a name in `vaezoo.posteriors.POSTERIORS`.
+        posterior_args: dict of further arguments of that posterior; None for its defaults.
         likelihood: a name in `vaezoo.likelihoods.LIKELIHOODS`.
 
     Raises:
@@ -49,26 +50,31 @@ class VAE(LatentVariableModel):
         hidden_units=(500,),
         activation="tanh",
         posterior="diagonal_gaussian",
+        posterior_args=None,
         likelihood="bernoulli",
         **kwargs,
     ):
-        super().__init__(image_shape=image_shape, latent_dim=latent_dim, **kwargs)
+        super().__init__(image_shape, (checks.positive_int("latent_dim", latent_dim),), **kwargs)
         self.hidden_units = checks.positive_ints("hidden_units", hidden_units)
         self.activation = keras.activations.get(activation)
         checks.one_of("posterior", posterior, POSTERIORS)
         checks.one_of("likelihood", likelihood, LIKELIHOODS)
+        self.posterior_args = dict(posterior_args or {})
         self._names = {"posterior": posterior, "likelihood": likelihood}
 
         widths, dtype = self.hidden_units, self.dtype_policy
         self.encoder = mlp(self.image_shape, widths, activation, dtype=dtype, name="encoder")
-        self.posterior = POSTERIORS[posterior](widths[-1], self.latent_dim, name="posterior")
+        self.posterior = POSTERIORS[posterior](widths[-1], self.latent_dim, name="posterior", **self.posterior_args)
         self.decoder = mlp((self.latent_dim,), widths[::-1], activation, dtype=dtype, name="decoder")
         self.likelihood = LIKELIHOODS[likelihood](widths[0], self.image_shape, name="likelihood")
+        self._track_initialization()
 
     def get_config(self):
         return {
             **super().get_config(),
+            "latent_dim": self.latent_dim,
             "hidden_units": self.hidden_units,
             "activation": keras.activations.serialize(self.activation),
+            "posterior_args": self.posterior_args,
             **self._names,
         }
