@@ -8,6 +8,8 @@ LOCK ?= requirements.lock
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 VAEZOO = $(VENV)/bin/vaezoo
 DEMO = demo
+# A file of tests per core: most of a test is tracing, which takes one.
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile
 
 .PHONY: install demo test check test-lowest lock clean
 
@@ -34,12 +36,12 @@ demo: install
 	@echo "SavedModel and LiteRT:                     $(DEMO)/export"
 
 test: install
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 check: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # The suite on the lowest versions that pyproject.toml admits, in a venv of its own.
 test-lowest:

@@ -106,7 +106,7 @@ CHAINS = {
         f"2 x iaf {form} {hidden}": lambda seed, form=form, hidden=hidden: tfb.Chain(
             [dense_iaf(form, hidden, True)(seed + 1), dense_iaf(form, hidden)(seed)]
         )
-        for form, hidden in itertools.product(flows.FORMS, HIDDEN)
+        for form, hidden in itertools.product(flows.FORMS, HIDDEN[:2])
     },
     "2 x coupling": lambda seed: tfb.Chain([coupling((6,), -2)(seed + 1), coupling((6,), 2)(seed)]),
     "3 x planar": lambda seed: tfb.Chain([planar(seed + i) for i in range(3)]),
@@ -347,7 +347,7 @@ def test_radial_steps_are_inverted_where_formulas_cancel(alpha, gamma):
     centre = tf.zeros([DIM], tf.float64)
     z = np.geomspace(1e-8, 1e8, 33)[:, None] * normal((DIM,), 0)
     flow = flows.Radial(centre, tf.constant(alpha, tf.float64), tf.constant(gamma, tf.float64))
-    np.testing.assert_allclose(flow.inverse(tf.identity(flow.forward(z))), z, rtol=1e-8)
+    np.testing.assert_allclose(flow.inverse(tf.identity(flow.forward(z))), z, rtol=1e-12)
 
 
 @pytest.mark.parametrize("num_kept", [1, 2, 3, -1, -2, -3])

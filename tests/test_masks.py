@@ -23,6 +23,7 @@ def test_hidden_ranks_are_spread_evenly(num_units, num_inputs):
     assert counts.sum() == num_units
     assert len(counts) == num_inputs
     assert counts.max() - counts.min() <= 1
+    assert (np.diff(ranks) >= 0).all()  # weights on disk rely on which unit has which rank
 
 
 @pytest.mark.parametrize("strict", [True, False])

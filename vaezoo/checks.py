@@ -1,6 +1,7 @@
 """Checks of what comes from outside. Every error names the argument, what was expected and what was received."""
 
 import difflib
+import inspect
 import math
 import numbers
 
@@ -53,6 +54,12 @@ def one_of(name, value, known):
         return value
     listed = f"one of: {', '.join(sorted(known))}" if len(known) <= MOST_LISTED else f"one of {len(known)} known names"
     raise ValueError(f"`{name}` must be {listed}. Received: {value!r}.{did_you_mean(value, known)}")
+
+
+def parameters(function):
+    """Returns the names that a function, or a class, takes as arguments."""
+    found = inspect.signature(function).parameters.values()
+    return [parameter.name for parameter in found if parameter.kind is not parameter.VAR_KEYWORD]
 
 
 def did_you_mean(value, known):

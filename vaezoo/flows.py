@@ -202,7 +202,7 @@ def coupling(net, context, num_kept):
 class _RealNVP(tfb.RealNVP):
     """`tfb.RealNVP` that tells its function which tensor a part is of.
 
-    TFP cuts the tensor once for the map and again for the log-determinant: the parts are others, the tensor is not.
+    TFP cuts it for the map and again for the log-determinant: the parts are new tensors each time, the whole is not.
     """
 
     def _forward(self, x):

@@ -96,7 +96,7 @@ class Dense(WeightNormalized):
 
 
 class Conv2D(WeightNormalized):
-    """A weight-normalised convolution with zero padding, [..., H, W, in_filters] -> [..., H/s, W/s, filters], s = strides.
+    """A weight-normalised convolution, [..., H, W, in_filters] -> [..., H/strides, W/strides, filters].
 
     The kernel is [kernel_size, kernel_size, in_filters, filters].
 

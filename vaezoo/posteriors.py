@@ -286,3 +286,16 @@ POSTERIORS = {
     "radial": RadialFlow,
     "coupling": CouplingFlow,
 }
+
+
+def build(posterior, feature_dim, latent_dim, args):
+    """Returns the layer that a name in `POSTERIORS` and a dict of its further arguments stand for.
+
+    Raises:
+        ValueError: the name, or one of the arguments, is unknown.
+    """
+    layer = POSTERIORS[checks.one_of("posterior", posterior, POSTERIORS)]
+    known = [name for name in checks.parameters(layer) if name not in ("feature_dim", "latent_dim")]
+    for name in args:
+        checks.one_of(f"posterior_args of {posterior}", name, known)
+    return layer(feature_dim, latent_dim, name="posterior", **args)

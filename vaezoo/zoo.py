@@ -1,7 +1,6 @@
 """Models by name: built, compiled, with weights that are checked before they are read."""
 
 import contextlib
-import inspect
 import os
 import pathlib
 import random
@@ -141,8 +140,7 @@ def _optimizer(settings):
 
 def _call(where, function, args):
     """Calls with a config's arguments; an unknown or a missing one fails with the config's key."""
-    parameters = inspect.signature(function).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    known = checks.parameters(function)
     if where == "model.args":
         known += ["dtype", "name"]  # which every Keras model takes
     for key in args:

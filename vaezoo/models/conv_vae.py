@@ -26,10 +26,9 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vaezoo import checks, layers
+from vaezoo import checks, layers, posteriors
 from vaezoo.base import LatentVariableModel
 from vaezoo.distributions import BernoulliLogits
-from vaezoo.posteriors import POSTERIORS
 
 tfd = tfp.distributions
 
@@ -154,12 +153,11 @@ class ConvVAE(LatentVariableModel):
         super().__init__(image_shape, (checks.positive_int("latent_dim", latent_dim),), **kwargs)
         self.filters = checks.positive_ints("filters", filters)
         self.hidden_units = checks.positive_int("hidden_units", hidden_units)
-        checks.one_of("posterior", posterior, POSTERIORS)
         self._posterior = {"posterior": posterior, "posterior_args": dict(posterior_args or {})}
 
         dtype = self.dtype_policy
         self.encoder = Encoder(self.image_shape, self.filters, hidden_units, dtype=dtype, name="encoder")
-        self.posterior = POSTERIORS[posterior](hidden_units, latent_dim, name="posterior", **(posterior_args or {}))
+        self.posterior = posteriors.build(posterior, hidden_units, latent_dim, posterior_args or {})
         self.decoder = Decoder(self.image_shape, latent_dim, self.filters, hidden_units, dtype=dtype, name="decoder")
         self._track_initialization()
 

@@ -19,11 +19,10 @@ Departures: weights start from Glorot's uniform distribution, not from N(0, 0.01
 
 import keras
 
-from vaezoo import checks
+from vaezoo import checks, posteriors
 from vaezoo.base import LatentVariableModel
 from vaezoo.likelihoods import LIKELIHOODS
 from vaezoo.networks import mlp
-from vaezoo.posteriors import POSTERIORS
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")
@@ -57,14 +56,13 @@ class VAE(LatentVariableModel):
         super().__init__(image_shape, (checks.positive_int("latent_dim", latent_dim),), **kwargs)
         self.hidden_units = checks.positive_ints("hidden_units", hidden_units)
         self.activation = keras.activations.get(activation)
-        checks.one_of("posterior", posterior, POSTERIORS)
         checks.one_of("likelihood", likelihood, LIKELIHOODS)
         self.posterior_args = dict(posterior_args or {})
         self._names = {"posterior": posterior, "likelihood": likelihood}
 
         widths, dtype = self.hidden_units, self.dtype_policy
         self.encoder = mlp(self.image_shape, widths, activation, dtype=dtype, name="encoder")
-        self.posterior = POSTERIORS[posterior](widths[-1], self.latent_dim, name="posterior", **self.posterior_args)
+        self.posterior = posteriors.build(posterior, widths[-1], self.latent_dim, self.posterior_args)
         self.decoder = mlp((self.latent_dim,), widths[::-1], activation, dtype=dtype, name="decoder")
         self.likelihood = LIKELIHOODS[likelihood](widths[0], self.image_shape, name="likelihood")
         self._track_initialization()

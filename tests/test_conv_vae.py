@@ -1,0 +1,110 @@
+"""The convolutional ResNet VAE: its shapes at any size, its posteriors, its parts against plain Keras."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vaezoo.models.conv_vae import ConvVAE, sizes
+from vaezoo.objectives import ELBO
+from vaezoo.posteriors import POSTERIORS
+
+
+@pytest.mark.parametrize("image_shape", [(28, 28, 1), (7, 5, 2), (8, 9, 3), (1, 1, 1)])
+def test_encoder_and_decoder_mirror_each_other_at_any_size(image_shape):
+    model = ConvVAE(image_shape, latent_dim=3, filters=(2, 3, 4), hidden_units=5)
+    halvings = sizes(image_shape, 3)
+    assert halvings[-1] == tuple(math.ceil(size / 8) for size in image_shape[:2])
+    x = np.zeros((2, *image_shape), "float32")
+    h, shapes = x, []
+    for block in model.encoder.blocks:
+        h = block(h)
+        shapes.append(tuple(h.shape[1:]))
+    z, upwards = model.decoder.unflatten(model.decoder.dense(tf.zeros([2, 5]))), []
+    for block in model.decoder.blocks:
+        upwards.append(tuple(z.shape[1:]))
+        z = block(z)
+    assert upwards[0] == shapes[-1] == (*halvings[-1], 4)
+    assert upwards[::-1] == shapes
+    assert z.shape == (2, *image_shape)
+
+
+def test_the_thesis_model_has_the_maps_of_appendix_5a():
+    model = ConvVAE((28, 28, 1))
+    assert [tuple(block.first.v.shape[2:]) for block in model.encoder.blocks] == [
+        (1, 16),
+        (16, 16),
+        (16, 32),
+        (32, 32),
+        (32, 32),
+    ]
+    assert model.encoder.dense.v.shape == (4 * 4 * 32, 450)
+    assert model.latent_dim == 32
+
+
+@pytest.mark.parametrize("posterior", sorted(POSTERIORS))
+def test_every_posterior_trains_in_it(posterior):
+    rng = np.random.default_rng(0)
+    templates = rng.integers(0, 2, (2, 6, 6, 1))
+    x = templates[rng.integers(2, size=64)].astype("float32")
+    model = ConvVAE((6, 6, 1), latent_dim=2, filters=(3,), hidden_units=6, posterior=posterior)
+    model.compile("adam", ELBO(analytic_kl=False))
+    model.initialize(x)
+    before = [weight.numpy() for weight in model.posterior.trainable_weights]
+    first = model.evaluate(x, verbose=0, return_dict=True)["elbo"]
+    model.fit(x, batch_size=8, epochs=8, verbose=0)
+    assert model.evaluate(x, verbose=0, return_dict=True)["elbo"] > first + 1.0
+    moved = [not np.array_equal(old, new) for old, new in zip(before, model.posterior.trainable_weights, strict=True)]
+    assert all(moved)
+
+
+def test_fit_initialises_once_and_loaded_weights_stay(tmp_path):
+    x = np.random.default_rng(0).integers(0, 2, (32, 6, 6, 1)).astype("float32")
+    model = ConvVAE((6, 6, 1), latent_dim=2, filters=(3,), hidden_units=6)
+    model.compile("sgd")
+    model.optimizer.learning_rate = 0.0
+    model.fit(x, verbose=0)
+    weights = model.get_weights()
+    hidden = model.encoder.dense(model.encoder.flatten(tf.nn.elu(chain(model.encoder.blocks, x)))).numpy()
+    np.testing.assert_allclose([hidden.mean(), hidden.std()], [0.0, 1.0], atol=1e-3)
+    model.fit(1 - x, verbose=0)
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = ConvVAE((6, 6, 1), latent_dim=2, filters=(3,), hidden_units=6)
+    other.load_weights(tmp_path / "model.weights.h5")
+    other.initialize(1 - x)
+    np.testing.assert_array_equal(other.encode(x), model.encode(x))
+
+
+def chain(blocks, h):
+    for block in blocks:
+        h = block(h)
+    return h
+
+
+def test_fit_says_what_to_do_with_data_that_cannot_be_looked_at():
+    model = ConvVAE((6, 6, 1), latent_dim=2, filters=(3,), hidden_units=6)
+    model.compile("adam")
+    with pytest.raises(ValueError, match="call `initialize` before"):
+        model.fit((batch for batch in [np.zeros((2, 6, 6, 1), "float32")]), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"latent_dim": 0}, "`latent_dim` must be an integer of at least 1. Received: 0"),
+        ({"filters": []}, "`filters` must hold at least one value"),
+        ({"posterior": "iav"}, "Did you mean 'iaf'?"),
+        ({"posterior": "iaf", "posterior_args": {"form": "gate"}}, "Did you mean 'gated'?"),
+        (
+            {"posterior": "iaf", "posterior_args": {"steps": 3}},
+            "`posterior_args of iaf` must be one of: form, hidden_units",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(settings, message):
+    with pytest.raises(ValueError) as error:
+        ConvVAE((6, 6, 1), **settings)
+    assert message in str(error.value)
