@@ -179,3 +179,24 @@ def test_two_replicas_are_initialised_as_one_device_is(tmp_path):
     for replica in results["replicas"]:
         assert replica == results["one"]
     assert results["one"] != results["before"]
+
+
+def test_a_graph_never_learns_to_initialise():
+    layer = Dense(3, 2)
+    with data_dependent_initialization(), pytest.raises(RuntimeError, match="must be eager"):
+        tf.function(layer.call)(tf.ones([4, 3]))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Dense(0, 2), "`in_units` must be an integer of at least 1. Received: 0"),
+        (lambda: Conv2D(3, 2.5), "must be an integer of at least 1. Received: 2.5"),
+        (lambda: Conv2D(3, 2, strides=0), "`strides` must be an integer of at least 1. Received: 0"),
+        (lambda: Conv2DTranspose(3, 2, (4, -1)), "`out_size` must be an integer of at least 1. Received: -1"),
+    ],
+)
+def test_sizes_are_checked(make, message):
+    with pytest.raises(ValueError) as error:
+        make()
+    assert message in str(error.value)

@@ -72,6 +72,8 @@ class WeightNormalized(keras.layers.Layer):
         return tf.math.l2_normalize(v if self.mask is None else v * tf.cast(self.mask, v.dtype), self._norm_axes)
 
     def _initialize(self, x):
+        if tf.inside_function():  # its graph would set g and b again at each later call
+            raise RuntimeError("data-dependent initialization must be eager. Received: a call inside of tf.function")
         outputs = tf.cast(self.linear(x, tf.cast(self._direction(), x.dtype)), self.g.dtype)
         mean, variance = tf.nn.moments(outputs, list(range(outputs.shape.rank - 1)))
         gain = self.init_scale * tf.where(variance < LEAST_VARIANCE, 1.0, tf.math.rsqrt(variance))
@@ -107,7 +109,8 @@ class Conv2D(WeightNormalized):
 
     def __init__(self, in_filters, filters, kernel_size=3, strides=1, **kwargs):
         self.strides = checks.positive_int("strides", strides)
-        super().__init__((kernel_size, kernel_size, in_filters, filters), -1, **kwargs)
+        shape = kernel_size, kernel_size, in_filters, filters
+        super().__init__(checks.positive_ints("kernel_size, in_filters and filters", shape), -1, **kwargs)
 
     def linear(self, x, kernel):
         return tf.nn.convolution(x, kernel, strides=self.strides, padding="SAME")
@@ -125,8 +128,10 @@ class Conv2DTranspose(WeightNormalized):
     """
 
     def __init__(self, in_filters, filters, out_size, kernel_size=3, strides=2, **kwargs):
-        self.filters, self.out_size, self.strides = filters, tuple(out_size), strides
-        super().__init__((kernel_size, kernel_size, filters, in_filters), -2, **kwargs)
+        self.filters, self.strides = filters, checks.positive_int("strides", strides)
+        self.out_size = checks.positive_ints("out_size", out_size)
+        shape = kernel_size, kernel_size, filters, in_filters
+        super().__init__(checks.positive_ints("kernel_size, filters and in_filters", shape), -2, **kwargs)
 
     def linear(self, x, kernel):
         shape = tf.stack([tf.shape(x)[0], *self.out_size, self.filters])
