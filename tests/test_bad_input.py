@@ -99,7 +99,7 @@ def test_missing_channel_axis_gets_a_hint():
         ({"hidden_units": (5, -1)}, "`hidden_units` must be an integer of at least 1. Received: -1"),
         (
             {"posterior": "diagonal"},
-            "`posterior` must be one of: diagonal_gaussian, full_covariance_gaussian. Received: ",
+            "`posterior` must be one of: coupling, diagonal_gaussian, full_covariance_gaussian, iaf",
         ),
         ({"likelihood": "bernouli"}, "Did you mean 'bernoulli'?"),
         ({"activation": "tahn"}, "tahn"),
