@@ -47,7 +47,8 @@ def test_two_replicas_log_what_one_logs(replicas, objective, logs):
     one, two = (replicas["same_steps"][f"{objective} {number}"][logs] for number in ("one", "two"))
     assert one.keys() == two.keys() == {"loss", "elbo", "log_likelihood", "kl"}
     for name in one:
-        np.testing.assert_allclose(two[name], one[name], rtol=1e-6, err_msg=name)
+        # In float32 a KL near 0, the difference of log-densities of order 1, has no more digits than these.
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("system", ["conv_vae", "resnet_vae"])
