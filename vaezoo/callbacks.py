@@ -48,8 +48,8 @@ class TrainingState(keras.callbacks.Callback):
 
     After each epoch: `state.npz` holds weights, optimizer and history, in one atomic write; then `log.csv`,
     `last.weights.h5` and, if `monitor` improved, `best.weights.h5` follow from it, with the averages of the weights
-    where the optimizer keeps them. A run killed between these writes is
-    mended when it resumes, for they are functions of the state.
+    where the optimizer keeps them. A run killed between these writes is mended when it resumes, for they are functions
+    of the state.
 
     Args:
         directory: the run's folder.

@@ -108,7 +108,23 @@ class ResidualUnit(keras.layers.Layer):
         return h + RESIDUAL_SCALE * self.second(tf.nn.elu(joined))
 
 
-class BidirectionalBlock(keras.layers.Layer):
+class Block(keras.layers.Layer):
+    """The generative direction, which both of inference share: `down_unit`, whose first 2Z maps are the prior's."""
+
+    def generate(self, h, noise):
+        """Returns the h below and z_l from the prior, from noise [B, h, w, Z]."""
+        parameters, _, hidden = self.down_unit.parts(h)
+        mean, log_sd = tf.split(parameters[..., : 2 * noise.shape[-1]], 2, axis=-1)
+        z = mean + tf.exp(log_sd) * noise
+        return self.down_unit.residual(h, hidden, z), z
+
+    def decode(self, h, z):
+        """Returns the h below for a given z_l, [B, h, w, Z]."""
+        _, _, hidden = self.down_unit.parts(h)
+        return self.down_unit.residual(h, hidden, z)
+
+
+class BidirectionalBlock(Block):
     """Figure 5.B.3 (b): the upward unit is deterministic, z_l is drawn on the way down from both directions.
 
     Args:
@@ -146,20 +162,8 @@ class BidirectionalBlock(keras.layers.Layer):
         z, log_q = self.posterior.draw(mean, log_sd, tile_samples(upward[1], tile) + context, noise)
         return self.down_unit.residual(h, hidden, z), z, log_q - gaussian_log_prob(z, prior)
 
-    def generate(self, h, noise):
-        """Returns the h below and z_l from the prior."""
-        parameters, _, hidden = self.down_unit.parts(h)
-        mean, log_sd, _, _ = tf.split(parameters, 4, axis=-1)
-        z = mean + tf.exp(log_sd) * noise
-        return self.down_unit.residual(h, hidden, z), z
 
-    def decode(self, h, z):
-        """Returns the h below for a given z_l."""
-        _, _, hidden = self.down_unit.parts(h)
-        return self.down_unit.residual(h, hidden, z)
-
-
-class BottomUpBlock(keras.layers.Layer):
+class BottomUpBlock(Block):
     """Figure 5.B.3 (a): z_l is drawn in the upward unit, from the features there; arguments as above."""
 
     draws_upwards = True
@@ -189,18 +193,6 @@ class BottomUpBlock(keras.layers.Layer):
         z, log_q = upward
         prior, _, hidden = self.down_unit.parts(h)
         return self.down_unit.residual(h, hidden, z), z, log_q - gaussian_log_prob(z, prior)
-
-    def generate(self, h, noise):
-        """Returns the h below and z_l from the prior."""
-        prior, _, hidden = self.down_unit.parts(h)
-        mean, log_sd = tf.split(prior, 2, axis=-1)
-        z = mean + tf.exp(log_sd) * noise
-        return self.down_unit.residual(h, hidden, z), z
-
-    def decode(self, h, z):
-        """Returns the h below for a given z_l."""
-        _, _, hidden = self.down_unit.parts(h)
-        return self.down_unit.residual(h, hidden, z)
 
 
 def gaussian_log_prob(z, parameters):
