@@ -2,6 +2,9 @@
 
 import os
 import pathlib
+import shutil
+import subprocess
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -11,7 +14,8 @@ import pytest
 
 from vaezoo.models import MODELS
 
-IMAGE_SHAPE = (6, 5, 2)
+CONSUMER = pathlib.Path(__file__).parents[1] / "export" / "consumer"
+IMAGE_SHAPE = (6, 5, 3)
 # Every system at a size that trains in a moment: name -> constructor arguments, every one of them off its default.
 TINY = {
     "vae": {
@@ -74,6 +78,23 @@ def images():
     rng = np.random.default_rng(0)
     templates = rng.random((2, *IMAGE_SHAPE))
     return (0.8 * templates[rng.integers(2, size=40)] + 0.2 * rng.random((40, *IMAGE_SHAPE))).astype("float32")
+
+
+@pytest.fixture(scope="session")
+def consumer(tmp_path_factory):
+    """The C program, compiled with warnings as errors."""
+    missing = [tool for tool in ("make", "gcc") if not shutil.which(tool)]
+    if missing or sys.platform != "linux":
+        pytest.skip(f"the C consumer needs Linux, make and gcc; missing: {missing or 'Linux'}")
+    build = tmp_path_factory.mktemp("consumer")
+    settings = [f"PYTHON={sys.executable}", f"BUILD={build}", "CC=gcc", "CFLAGS=-O1 -Werror"]
+    subprocess.run(["make", "-s", "-C", CONSUMER, *settings], check=True, timeout=600)
+
+    def run(*args):
+        command = [build / "consumer", *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env={"TF_CPP_MIN_LOG_LEVEL": "3"})
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,19 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "vaezoo"
 ORDER = [
     *("checks", "files", "numerics", "replicas", "objectives", "distributions", "masks", "layers", "flows"),
     *("posteriors", "likelihoods", "networks", "metrics", "base", "models"),
-    *("frey_face", "data", "config", "zoo", "evaluation", "plots", "callbacks", "exporting", "training", "cli"),
+    *(
+        "frey_face",
+        "data",
+        "config",
+        "zoo",
+        "evaluation",
+        "plots",
+        "callbacks",
+        "exporting",
+        "serving",
+        "training",
+        "cli",
+    ),
     "__init__",
     "__main__",
 ]

@@ -213,16 +213,50 @@ def layers(
 @app.command()
 def export(
     name: Name,
-    directory: Annotated[pathlib.Path, typer.Argument(help="Receives NAME/<version>/ and NAME.tflite.")],
+    directory: Annotated[pathlib.Path, typer.Argument(help="Receives NAME/<version>/, and what goes with it.")],
+    serving: Annotated[
+        bool, typer.Option("--serving", help="For TensorFlow Serving: warm-up requests, labels, configuration.")
+    ] = False,
     weights: Weights = None,
     overrides: Overrides = None,
 ):
-    """Export a SavedModel and a LiteRT file that run without vaezoo."""
+    """Export a SavedModel that runs without vaezoo, with LiteRT files or for TensorFlow Serving."""
     model, entry = _load(name, weights, overrides)
+    card = config.as_dict(entry)
+    if serving:
+        from vaezoo import serving
+
+        typer.echo(serving.export(model, directory, entry.name, card))
+        _print_labels(serving.labels(directory))
+        return
     from vaezoo import exporting
 
-    for path in exporting.export(model, directory, entry.name):
+    exported = exporting.export(model, directory, entry.name, card)
+    for path in (exported.version, *exported.lite.values(), exported.report):
         typer.echo(path)
+    _print_lite_report(json.loads(exported.report.read_text("utf-8")))
+
+
+@app.command()
+def label(
+    directory: Annotated[pathlib.Path, typer.Argument(help="A folder that `vaezoo export --serving` wrote.")],
+    name: Annotated[str, typer.Argument(help="A model in it.")],
+    label: Annotated[str, typer.Argument(help="stable or canary")],
+    version: Annotated[int, typer.Argument(help="The version that the label is to name.")],
+):
+    """Move a label of a served model: stable onto a canary that has proved itself, or back."""
+    from vaezoo import serving
+
+    serving.label(directory, name, label, version)
+    _print_labels(serving.labels(directory))
+
+
+@app.command()
+def serve(directory: Annotated[pathlib.Path, typer.Argument(help="A folder that `vaezoo export --serving` wrote.")]):
+    """Start TensorFlow Serving on exports: tensorflow_model_server if it is there, else docker compose."""
+    from vaezoo import serving
+
+    raise typer.Exit(serving.serve(directory))
 
 
 def _load(name, weights, overrides):
@@ -249,6 +283,25 @@ def _overrides(texts):
     return dict(config.override(text) for text in texts or ())
 
 
+def _print_labels(labels):
+    for name, versions in labels.items():
+        typer.echo(f"{name}: " + ", ".join(f"{label} is version {version}" for label, version in versions.items()))
+
+
+def _print_lite_report(report):
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("LiteRT", "size, kB", "signature", "largest difference", "relative", "ms per row", box=None)
+    for precision, figures in report.items():
+        for signature in ("encode", "decode"):
+            measured = figures[signature]
+            differences = f"{measured['max_difference']:.1e}", f"{measured['relative_difference']:.1e}"
+            size, latency = f"{figures['bytes'] / 1000:.0f}", f"{measured['milliseconds']:.3f}"
+            table.add_row(precision, size, signature, *differences, latency)
+    Console().print(table)
+
+
 def _save(figure, output, entry, command):
     from vaezoo import plots
 
@@ -263,7 +316,7 @@ def main():
     try:
         with contextlib.suppress(BrokenPipeError):
             app()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         if os.environ.get("VAEZOO_TRACEBACK"):
             raise
         print("vaezoo: " + " ".join(str(error).split()), file=sys.stderr)

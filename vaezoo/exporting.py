@@ -1,50 +1,98 @@
-"""Exports that run without vaezoo: a SavedModel, which TensorFlow Serving loads, and a LiteRT file."""
+"""Exports that run without vaezoo: a SavedModel, which TensorFlow Serving loads, and LiteRT files."""
 
+import contextlib
+import importlib.metadata
+import json
 import pathlib
 import re
+import statistics
 import tempfile
+import time
+from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+import vaezoo
 from vaezoo import files
+from vaezoo.base import Signature, noise_seed, to_unit_interval
+
+# LiteRT files: the precision of the weights -> the converter's settings. Activations are float32 in all of them.
+PRECISIONS = {
+    "float32": {},
+    "float16": {"optimizations": [tf.lite.Optimize.DEFAULT], "supported_types": [tf.float16]},
+    "int8": {"optimizations": [tf.lite.Optimize.DEFAULT]},  # dynamic range: large weights only, a scale per channel
+}
+PNG_CHANNELS = 1, 3, 4  # TensorFlow reads and writes no others
+REPORT_ROWS, REPORT_CALLS = 16, 30
 
 
-def export(model, directory, name):
-    """Writes a model's `export_signatures()` as `directory/name/<version>/` and `directory/name.tflite`.
+class Export(NamedTuple):
+    """The paths of an export.
+
+    Attributes:
+        version: folder of the SavedModel.
+        lite: dict, precision -> LiteRT file.
+        report: JSON file about the LiteRT files, see `lite_report`.
+    """
+
+    version: pathlib.Path
+    lite: dict
+    report: pathlib.Path
+
+
+def export(model, directory, name, card=None):
+    """Writes a model as `directory/name/<version>/`, and `name.<precision>.tflite` and `name.lite.json` beside it.
 
     The version is one above the highest there is, and TensorFlow Serving serves the highest. An existing version is
-    never touched; the LiteRT file is replaced. Both are written aside and renamed once both are complete. They compute
+    never touched; the LiteRT files are replaced. All are written aside and renamed once all are complete. They compute
     in float32, whatever the model's dtype policy.
 
     Args:
         model: a `vaezoo.base.LatentVariableModel`, compiled or not.
         directory: path of a folder, which is made if need be; files of other models may be in it.
         name: what the model is served as: letters, digits, "_", "-", "." and blanks.
+        card: dict of JSON values that goes into the SavedModel's `assets/model_card.json`, e.g. the model's config.
 
     Returns:
-        The paths of the version's folder and of the LiteRT file, a list of two `pathlib.Path`s.
+        `Export`.
 
     Raises:
         ValueError: `name` is not as described.
         OSError: the folder cannot be written to.
     """
+    model, directory = in_float32(model), pathlib.Path(directory)
+    with new_version(directory, name) as version, contextlib.ExitStack() as stack:
+        lite = {precision: directory / f"{name}.{precision}.tflite" for precision in PRECISIONS}
+        report = directory / f"{name}.lite.json"
+        aside = {path: stack.enter_context(files.atomic(path)) for path in (*lite.values(), report)}
+        version_aside = stack.enter_context(files.atomic(version))
+        save(model, version_aside, name, card)
+        converted = _converted(model)
+        for precision, path in lite.items():
+            aside[path].write_bytes(converted[precision])
+        aside[report].write_text(json.dumps(lite_report(model, converted), indent=2) + "\n", "utf-8")
+    return Export(version, lite, report)
+
+
+@contextlib.contextmanager
+def new_version(directory, name):
+    """Yields the path of the next version of a model; meanwhile no other process exports into that folder.
+
+    Raises:
+        ValueError: `name` is no name for a model, see `export`.
+    """
     if not re.fullmatch(r"\w[\w .-]*", name):
         raise ValueError(f"`name` must be letters, digits, '_', '-', '.' and blanks, no path. Received: {name!r}")
-    version, lite = _next_version(pathlib.Path(directory) / name), pathlib.Path(directory) / f"{name}.tflite"
-    with files.atomic(lite) as lite_aside, files.atomic(version) as version_aside:
-        signatures = _in_float32(model).export_signatures()
-        _save([signature for signature in signatures if signature.saved_model], version_aside)
-        lite_aside.write_bytes(_converted([signature for signature in signatures if signature.lite]))
-    return [version, lite]
+    with files.locked(directory) as directory:
+        for folder in (directory, directory / name):
+            files.sweep(folder)
+        versions = [int(path.name) for path in (directory / name).glob("*") if path.name.isdecimal()]
+        yield directory / name / str(max(versions, default=0) + 1)
 
 
-def _next_version(folder):
-    versions = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
-    return folder / str(max(versions, default=0) + 1)
-
-
-def _in_float32(model):
+def in_float32(model):
     """Returns the model, or a float32 one with its weights if it computes in half precision.
 
     LiteRT has no half-precision matrix product among its builtin ops, and on a CPU half precision is slower.
@@ -61,31 +109,194 @@ def _in_float32(model):
     return twin
 
 
-def _save(signatures, path):
-    """Writes a SavedModel; its first signature is also what is served by default."""
-    functions = {signature.name: _traced(signature) for signature in signatures}
-    functions["serving_default"] = functions[signatures[0].name]
+# SavedModel.
+
+
+def save(model, path, name, card=None):
+    """Writes a SavedModel with every form of the model's signatures; its first one is also what is served by default.
+
+    Returns:
+        A dict from the signatures' names to their concrete functions.
+    """
+    functions = {}
+    for signature in model.export_signatures():
+        if signature.saved_model:
+            signature = signature._replace(function=_traced(signature.function, signature.inputs))  # once for all forms
+            for form in (signature, *_forms_for_bytes(signature, model.image_shape)):
+                functions[form.name] = _traced(_checked(form), form.inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        asset = pathlib.Path(folder) / "model_card.json"
+        asset.write_text(json.dumps(_card(model, name, functions, card), indent=2) + "\n", "utf-8")
+        _save(functions, path, asset)
+    return functions
+
+
+def _save(functions, path, asset=None):
     # Not the model itself: Keras would trace its `call` with inputs of unknown rank, which fails.
-    variables = tf.Module()
-    variables.of_signatures = [list(function.graph.variables) for function in functions.values()]
-    tf.saved_model.save(variables, str(path), signatures=functions)
+    module = tf.Module()
+    module.of_signatures = [list(function.graph.variables) for function in functions.values()]
+    if asset is not None:
+        module.model_card = tf.saved_model.Asset(str(asset))
+    default = {"serving_default": next(iter(functions.values()))}
+    tf.saved_model.save(module, str(path), signatures={**functions, **default})
 
 
-def _traced(signature):
-    def function(*inputs):
+def _traced(function, inputs):
+    def seedless(*inputs):
         # Inherited from `keras.utils.set_random_seed`, a seed would be written into the LiteRT file, which then draws
         # the same images in every process.
         tf.compat.v1.get_default_graph().seed = None
+        return function(*inputs)
+
+    return tf.function(seedless, input_signature=inputs, autograph=False).get_concrete_function()
+
+
+def _checked(signature):
+    """Returns the signature's function behind assertions of what its inputs' types and shapes do not say."""
+
+    def function(*inputs):
+        # A server hands over what it is sent: another shape with as many values would pass for images of this one.
+        inputs = [tf.ensure_shape(value, spec.shape) for spec, value in zip(signature.inputs, inputs, strict=True)]
+        for spec, value in zip(signature.inputs, inputs, strict=True):
+            what = [f"`{spec.name}` must have at least one row. Received: 0"]
+            tf.debugging.Assert(tf.shape(value)[0] > 0, what)
+            if value.dtype.is_floating:
+                what = [f"`{spec.name}` must be finite. Received: NaN or infinity"]
+                tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(value)), what)
+            if spec.name == "images" and value.dtype.is_floating:
+                low, high = tf.reduce_min(value), tf.reduce_max(value)
+                what = ["`images` must be in [0, 1]. Received: from", low, "to", high]
+                tf.debugging.Assert((low >= 0.0) & (high <= 1.0), what)
         return signature.function(*inputs)
 
-    return tf.function(function, input_signature=signature.inputs, autograph=False).get_concrete_function()
+    return function
 
 
-def _converted(signatures):
-    """Returns a LiteRT file's bytes; an op that is not among LiteRT's own makes the conversion fail."""
+def _forms_for_bytes(signature, image_shape):
+    """Yields the forms of a traced signature for images of 8 bits: `<name>_uint8`, and `<name>_png` for PNG files.
+
+    Tensors are called `<...>_bytes` where TensorFlow Serving is to read and write base64 in JSON.
+    """
+    as_png = image_shape[-1] in PNG_CHANNELS
+    names = [spec.name for spec in signature.inputs]
+    if "images" in names:
+        index = names.index("images")
+
+        def replaced(inputs, value):
+            return (*inputs[:index], value, *inputs[index + 1 :])
+
+        def from_uint8(*inputs):
+            return signature.function(*replaced(inputs, to_unit_interval(inputs[index])))
+
+        def from_png(*inputs):
+            return signature.function(*replaced(inputs, to_unit_interval(_read_png(inputs[index], image_shape))))
+
+        images = tf.TensorSpec([None, *image_shape], tf.uint8, "images")
+        yield Signature(f"{signature.name}_uint8", from_uint8, replaced(signature.inputs, images))
+        if as_png:
+            png = tf.TensorSpec([None], tf.string, "png_bytes")
+            yield Signature(f"{signature.name}_png", from_png, replaced(signature.inputs, png))
+    elif "images" in signature.function.structured_outputs and as_png:
+
+        def to_png(*inputs):
+            outputs = {**signature.function(*inputs)}
+            return {"png_bytes": _write_png(outputs.pop("images")), **outputs}
+
+        yield Signature(f"{signature.name}_png", to_png, signature.inputs)
+
+
+def _read_png(png_bytes, image_shape):
+    """Returns the images [n, H, W, C], uint8, of n PNG files of that size; grey or coloured, as the model has it."""
+
+    def row(png):
+        return tf.ensure_shape(tf.io.decode_png(png, channels=image_shape[-1]), image_shape)
+
+    return tf.map_fn(row, png_bytes, fn_output_signature=tf.TensorSpec(image_shape, tf.uint8))
+
+
+def _write_png(images):
+    """Returns the PNG files, [n], of images [n, H, W, C] in [0, 1]."""
+    return tf.map_fn(tf.io.encode_png, tf.cast(tf.round(255.0 * images), tf.uint8), fn_output_signature=tf.string)
+
+
+def _card(model, name, functions, card):
+    def described(specs):
+        return {key: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()} for key, spec in specs.items()}
+
+    return {
+        "name": name,
+        "system": type(model).__name__,
+        "vaezoo": vaezoo.__version__,
+        "tensorflow": importlib.metadata.version("tensorflow"),
+        "image_shape": list(model.image_shape),
+        "image_range": {"float32": [0, 1], "uint8": [0, 255]},
+        "latent_shape": list(model.latent_shape),
+        "signatures": {
+            key: {
+                "inputs": described({spec.name: spec for spec in function.structured_input_signature[0]}),
+                "outputs": described(function.structured_outputs),
+            }
+            for key, function in functions.items()
+        },
+        "card": card,
+    }
+
+
+# LiteRT.
+
+
+def _converted(model):
+    """Returns LiteRT files, bytes by precision; an op that is not among LiteRT's own makes the conversion fail."""
+    signatures = [signature for signature in model.export_signatures() if signature.lite]
+    functions = {signature.name: _traced(signature.function, signature.inputs) for signature in signatures}
+    converted = {}
     with tempfile.TemporaryDirectory() as folder:
-        _save(signatures, folder)
-        names = [signature.name for signature in signatures]
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=names)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        return converter.convert()
+        _save(functions, folder)
+        for precision, settings in PRECISIONS.items():
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+            converter.optimizations = settings.get("optimizations", [])
+            converter.target_spec.supported_types = settings.get("supported_types", [])
+            converted[precision] = converter.convert()
+    return converted
+
+
+def lite_report(model, converted):
+    """Measures LiteRT files against the model, on this machine's CPU.
+
+    `encode` is measured on images that the model draws, `decode` on z from a standard normal.
+
+    Args:
+        model: a float32 `LatentVariableModel`.
+        converted: dict, precision -> bytes of a LiteRT file.
+
+    Returns:
+        A dict: precision -> `bytes` and, for each signature, `max_difference` (largest absolute difference from Keras,
+        in units of the output), `relative_difference` (root mean square of the difference over that of the output) and
+        `milliseconds` (median latency of one row).
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    z = model.noise(1, REPORT_ROWS, seed=noise_seed(0))[0].numpy()
+    inputs = {"encode": {"images": model.sample(REPORT_ROWS, seed=0).numpy()}, "decode": {"z": z}}
+    expected = {"encode": model.encode(inputs["encode"]["images"]).numpy(), "decode": model.decode(z).numpy()}
+    report = {}
+    for precision, content in converted.items():
+        interpreter = Interpreter(model_content=content)
+        report[precision] = {"bytes": len(content)}
+        for signature, arrays in inputs.items():
+            run = interpreter.get_signature_runner(signature)
+            (output,) = run(**arrays).values()
+            difference = output - expected[signature]
+            one, seconds = {key: value[:1] for key, value in arrays.items()}, []
+            run(**one)  # allocates for one row
+            for _ in range(REPORT_CALLS):
+                start = time.perf_counter()
+                run(**one)
+                seconds.append(time.perf_counter() - start)
+            report[precision][signature] = {
+                "max_difference": float(np.max(np.abs(difference))),
+                "relative_difference": float(np.sqrt(np.mean(difference**2) / np.mean(expected[signature] ** 2))),
+                "milliseconds": round(1000 * statistics.median(seconds), 3),
+            }
+    return report

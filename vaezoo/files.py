@@ -1,6 +1,7 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import pathlib
@@ -18,22 +19,47 @@ def atomic(path):
     temporary name ends like `path`, for writers that look at the suffix. Folders that are made for `path` vanish too.
     """
     path = pathlib.Path(path)
-    missing = [parent for parent in path.parents if not parent.exists()]  # the deepest first
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX, dir=path.parent))
+    with _made(path.parent):
+        folder = pathlib.Path(tempfile.mkdtemp(prefix=PREFIX, dir=path.parent))
+        try:
+            temporary = folder / path.name
+            yield temporary
+            for written in (temporary, *temporary.rglob("*")):
+                if written.is_file():
+                    with written.open("rb") as file:
+                        os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(directory):
+    """Yields a folder's path, which is made if need be, while no other process is in a `locked` block of that folder.
+
+    The lock is the kernel's: it ends with the process, however that ends.
+    """
+    directory = pathlib.Path(directory)
+    with _made(directory):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield directory
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _made(directory):
+    """Makes a folder and its parents; those that were made and are empty at the end vanish."""
+    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]  # the deepest first
+    directory.mkdir(parents=True, exist_ok=True)
     try:
-        temporary = folder / path.name
-        yield temporary
-        for written in (temporary, *temporary.rglob("*")):
-            if written.is_file():
-                with written.open("rb") as file:
-                    os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        for parent in missing:
-            with contextlib.suppress(OSError):  # not empty: `path` is in it
-                parent.rmdir()
+        for folder in missing:
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
 
 
 def sha256(path):

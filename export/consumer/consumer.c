@@ -1,4 +1,5 @@
-// Runs one signature of an exported SavedModel from .npy files to .npy files, through TensorFlow's C API.
+// Runs one signature of an exported SavedModel from files to files, through TensorFlow's C API: .npy files, and for
+// string tensors such as `png_bytes` one file of raw bytes per element.
 //
 // The SavedModel loader behind it is the one that TensorFlow Serving uses. There is no Python in the process: the
 // tensors' names come from the export's MetaGraphDef, a protocol buffer that is walked here field by field.
@@ -145,9 +146,9 @@ static TF_Tensor* read_npy(const char* path) {
   return tensor;
 }
 
+// The tensor must have one of ELEMENT_TYPES.
 static void write_npy(const char* path, const TF_Tensor* tensor) {
   const ElementType* element_type = element_type_of(TF_TensorType(tensor));
-  if (!element_type) die("%s cannot be written: the output is %s", path, type_name(TF_TensorType(tensor)));
   char header[MOST_TEXT] = "";
   append(header, sizeof header, "{'descr': '%s', 'fortran_order': False, 'shape': (", element_type->descr);
   for (int i = 0; i < TF_NumDims(tensor); i++) append(header, sizeof header, "%lld,", (long long)TF_Dim(tensor, i));
@@ -166,6 +167,54 @@ static void write_npy(const char* path, const TF_Tensor* tensor) {
                  fwrite(header, 1, header_size, file) == header_size &&
                  fwrite(TF_TensorData(tensor), 1, size, file) == size;
   if (fclose(file) || !written) die("%s cannot be written: %s", path, strerror(errno));
+}
+
+// String tensors of shape [n]: n files.
+
+static char* read_bytes(const char* path, size_t* size) {
+  FILE* file = fopen(path, "rb");
+  if (!file) die("%s cannot be read: %s", path, strerror(errno));
+  char* bytes = NULL;
+  size_t capacity = 1 << 15;
+  *size = 0;
+  do {  // by reading to the end, not by asking for the size, which folders and pipes do not have
+    capacity *= 2;
+    bytes = realloc(bytes, capacity);
+    if (!bytes) die("%s: out of memory", path);
+    *size += fread(bytes + *size, 1, capacity - *size, file);
+  } while (*size == capacity);
+  if (ferror(file)) die("%s cannot be read: %s", path, strerror(errno));
+  fclose(file);
+  return bytes;
+}
+
+static void write_bytes(const char* path, const char* bytes, size_t size) {
+  FILE* file = fopen(path, "wb");
+  if (!file) die("%s cannot be written: %s", path, strerror(errno));
+  bool written = fwrite(bytes, 1, size, file) == size;
+  if (fclose(file) || !written) die("%s cannot be written: %s", path, strerror(errno));
+}
+
+static TF_Tensor* read_strings(const char* name, const char* paths) {
+  int64_t num_strings = 1;
+  for (const char* c = paths; *c; c++) num_strings += *c == ',';
+  TF_Tensor* tensor = TF_AllocateTensor(TF_STRING, &num_strings, 1, (size_t)num_strings * sizeof(TF_TString));
+  if (!tensor) die("`%s`: out of memory", name);
+  TF_TString* strings = TF_TensorData(tensor);
+  const char* rest = paths;
+  for (int64_t i = 0; i < num_strings; i++) {
+    size_t length = strcspn(rest, ","), size;
+    if (!length) die("`%s` must be given as FILE,FILE,... with no name empty. Received: %s", name, paths);
+    char* path = strndup(rest, length);
+    if (!path) die("`%s`: out of memory", name);
+    char* bytes = read_bytes(path, &size);
+    TF_StringInit(&strings[i]);
+    TF_StringCopy(&strings[i], bytes, size);
+    free(bytes);
+    free(path);
+    rest += length + 1;
+  }
+  return tensor;
 }
 
 // Protocol buffers: https://protobuf.dev/programming-guides/encoding/
@@ -340,6 +389,38 @@ static void check_tensor(const TensorSpec* spec, const TF_Tensor* tensor) {
   die("`%s` must have shape [%s]. Received: [%s]", spec->name, expected, received);
 }
 
+static TF_Tensor* read_input(const TensorSpec* spec, const char* text) {
+  TF_Tensor* tensor = spec->type == TF_STRING ? read_strings(spec->name, text) : read_npy(text);
+  check_tensor(spec, tensor);
+  return tensor;
+}
+
+static void check_output(const TensorSpec* spec, const TF_Tensor* tensor) {
+  TF_DataType type = TF_TensorType(tensor);
+  if (type == TF_STRING) {
+    if (TF_NumDims(tensor) == 1) return;
+    die("the output `%s` must have rank 1, being string. Received: rank %d", spec->name, TF_NumDims(tensor));
+  }
+  if (!element_type_of(type)) die("the output `%s` cannot be written: it is %s", spec->name, type_name(type));
+}
+
+// Writes an output that was checked, and prints where.
+static void write_output(const char* out_dir, const TensorSpec* spec, const TF_Tensor* tensor) {
+  char path[4 * MOST_TEXT];
+  if (TF_TensorType(tensor) != TF_STRING) {
+    snprintf(path, sizeof path, "%s/%s.npy", out_dir, spec->name);
+    write_npy(path, tensor);
+    puts(path);
+    return;
+  }
+  const TF_TString* strings = TF_TensorData(tensor);
+  for (int64_t row = 0; row < TF_Dim(tensor, 0); row++) {
+    snprintf(path, sizeof path, "%s/%s.%lld", out_dir, spec->name, (long long)row);
+    write_bytes(path, TF_StringGetDataPointer(&strings[row]), TF_StringGetSize(&strings[row]));
+    puts(path);
+  }
+}
+
 // Returns the output of an operation that a text like `serving_default_images:0` names.
 static TF_Output output_of(TF_Graph* graph, const TensorSpec* spec) {
   char operation[MOST_TEXT];
@@ -352,7 +433,9 @@ static TF_Output output_of(TF_Graph* graph, const TensorSpec* spec) {
 }
 
 int main(int argc, char** argv) {
-  if (argc < 5 || strcmp(argv[argc - 2], "-o")) die("usage: consumer EXPORT_DIR SIGNATURE NAME=FILE.npy ... -o OUT_DIR");
+  if (argc < 5 || strcmp(argv[argc - 2], "-o")) {
+    die("usage: consumer EXPORT_DIR SIGNATURE NAME=FILE.npy ... -o OUT_DIR (FILE,FILE,... for a string input)");
+  }
   const char *export_dir = argv[1], *signature_name = argv[2], *out_dir = argv[argc - 1];
 
   TF_Status* status = TF_NewStatus();
@@ -368,16 +451,16 @@ int main(int argc, char** argv) {
   TF_Tensor *input_tensors[MOST_TENSORS] = {0}, *output_tensors[MOST_TENSORS] = {0};
   for (int i = 3; i < argc - 2; i++) {
     const char* equals = strchr(argv[i], '=');
-    if (!equals) die("an input must be given as NAME=FILE.npy. Received: %s", argv[i]);
+    if (!equals) die("an input must be given as NAME=FILE.npy or NAME=FILE,FILE,... Received: %s", argv[i]);
     int index = index_of(&signature, argv[i], (size_t)(equals - argv[i]), signature_name);
     if (input_tensors[index]) die("`%s` must be given once", signature.inputs[index].name);
-    input_tensors[index] = read_npy(equals + 1);
-    check_tensor(&signature.inputs[index], input_tensors[index]);
+    input_tensors[index] = read_input(&signature.inputs[index], equals + 1);
     inputs[index] = output_of(graph, &signature.inputs[index]);
   }
   for (int i = 0; i < signature.num_inputs; i++) {
-    if (!input_tensors[i]) die("%s must be given `%s`: add %s=FILE.npy", signature_name, signature.inputs[i].name,
-                               signature.inputs[i].name);
+    const TensorSpec* spec = &signature.inputs[i];
+    const char* files = spec->type == TF_STRING ? "FILE,FILE,..." : "FILE.npy";
+    if (!input_tensors[i]) die("%s must be given `%s`: add %s=%s", signature_name, spec->name, spec->name, files);
   }
   for (int i = 0; i < signature.num_outputs; i++) outputs[i] = output_of(graph, &signature.outputs[i]);
 
@@ -385,16 +468,12 @@ int main(int argc, char** argv) {
                 signature.num_outputs, NULL, 0, NULL, status);
   die_unless_ok(status, signature_name);
 
+  for (int i = 0; i < signature.num_outputs; i++) check_output(&signature.outputs[i], output_tensors[i]);
   if (mkdir(out_dir, 0777) && errno != EEXIST) die("%s cannot be made: %s", out_dir, strerror(errno));
-  for (int i = 0; i < signature.num_outputs; i++) {
-    char path[4 * MOST_TEXT];
-    snprintf(path, sizeof path, "%s/%s.npy", out_dir, signature.outputs[i].name);
-    write_npy(path, output_tensors[i]);
-    puts(path);
-  }
+  for (int i = 0; i < signature.num_outputs; i++) write_output(out_dir, &signature.outputs[i], output_tensors[i]);
 
   for (int i = 0; i < signature.num_inputs; i++) {
-    TF_DeleteTensor(input_tensors[i]);
+    TF_DeleteTensor(input_tensors[i]);  // and a string tensor's strings, once no output is the same memory
     free(signature.inputs[i].name);
     free(signature.inputs[i].where);
   }
