@@ -15,7 +15,7 @@ import pytest
 from vaezoo.models import MODELS
 
 CONSUMER = pathlib.Path(__file__).parents[1] / "export" / "consumer"
-IMAGE_SHAPE = (6, 5, 3)
+IMAGE_SHAPE = (6, 5, 2)
 # Every system at a size that trains in a moment: name -> constructor arguments, every one of them off its default.
 TINY = {
     "vae": {

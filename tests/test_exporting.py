@@ -11,18 +11,19 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+import conftest
 import keras
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
-from conftest import TINY
 
 import vaezoo
 from vaezoo import exporting, files
 from vaezoo.base import noise_seed
 from vaezoo.models import MODELS
 
+TINY = {system: {**args, "image_shape": (6, 5, 3)} for system, args in conftest.TINY.items()}  # as PNG files can be
 # What is exported: name -> system, constructor arguments, and whether it is trained a step with XLA before.
 CASES = {
     **{system: (system, args, False) for system, args in TINY.items()},
