@@ -110,15 +110,16 @@ def main(folder, kills):
         os.write(pipe, json.dumps([looks, sorted(loaded), broken[:3]]).encode())
         os._exit(0)
 
-    chance, hits = random.Random(0), 0
-    for index in range(kills):
+    chance, hits, attempts = random.Random(0), 0, 0
+    while hits < kills and attempts < 4 * kills:  # one that comes after the export has ended is not a kill
         exporter = Exporter(folder)
-        if index % 2:  # every other kill is aimed at the writing, which uniform ones rarely hit
+        if attempts % 2:  # every other kill is aimed at the writing, which uniform ones rarely hit
             exporter.wait_for_save()
             time.sleep(chance.uniform(0.0, duration - before_save))
         else:
             time.sleep(chance.uniform(0.0, duration))
         hits += exporter.end(kill=True)
+        attempts += 1
     Exporter(folder).end(kill=False)
     look(folder, set())
     os.kill(looker, signal.SIGTERM)
