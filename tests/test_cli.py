@@ -83,12 +83,35 @@ def test_evaluate_writes_a_table_and_json(run):
     assert f"{figures['elbo']:.4f}" in result.stdout
 
 
-@pytest.mark.parametrize("command", ["sample", "reconstruct", "manifold", "latents"])
+@pytest.mark.parametrize("command", ["sample", "reconstruct", "manifold", "latents", "information"])
 def test_pictures(run, command):
     result = vaezoo(command, "runs/vae_digits", "-o", f"{command}.png", cwd=run)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == f"{command}.png"
     assert Image.open(run / f"{command}.png").size[0] > 100
+
+
+@pytest.fixture(scope="module")
+def classes_run(tmp_path_factory):
+    """A run of an epoch of a small SDGM of the embedded digits, with two dimensions of style: its working folder."""
+    folder = tmp_path_factory.mktemp("classes")
+    args = {"image_shape": [8, 8, 1], "hidden_units": [16], "latent_dim": 2, "auxiliary_dim": 3}
+    settings = {"data.name": "digits", "train.epochs": 1, **{f"model.args.{key}": args[key] for key in args}}
+    overrides = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    result = vaezoo("train", "sdgm_mnist100", *overrides, "--dir", "run", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arguments", [["analogies"], ["auxiliary"], ["information"], ["manifold", "--label", 3], ["sample", "--label", 3]]
+)
+def test_pictures_of_a_model_with_classes(classes_run, arguments):
+    result = vaezoo(*arguments, "run", cwd=classes_run)
+    assert result.returncode == 0, result.stderr
+    path = f"sdgm_mnist100-{arguments[0]}.png"
+    assert result.stdout.strip() == path
+    assert Image.open(classes_run / path).size[0] > 100
 
 
 LAYERS = "epoch,log_likelihood,kl_layer_01,kl_layer_02\n1,-9000.0,300.0,200.0\n2,-8000.0,400.0,500.0\n"
@@ -125,6 +148,8 @@ def test_layers_of_a_run_are_drawn_without_tensorflow(tmp_path):
         (["train", "vae_digits", "--dir", "figures.json/x"], "figures.json"),
         (["sample", "vae_digits", "--weights", "nowhere.weights.h5"], "`weights` must be a file"),
         (["sample", "runs/vae_digits", "-o", "figures.json/x.png"], "figures.json"),
+        (["sample", "runs/vae_digits", "--label", "1"], "`model` must be a model with classes"),
+        (["analogies", "runs/vae_digits"], "`model` must be a model with classes"),
         (["manifold", "vae_mnist", "--set", "model.args.latent_dim=3"], "must be a whole `.weights.h5` file"),
         (["evaluate", "missing.toml"], "missing.toml"),
         (["evaluate", "runs/nope"], "`name` must be an entry, a .toml file or the folder of a run"),

@@ -51,6 +51,14 @@ def test_two_replicas_log_what_one_logs(replicas, objective, logs):
         np.testing.assert_allclose(two[name], one[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
+def test_two_replicas_learn_from_labels_as_one_does(replicas):
+    one, two = (replicas["semi_supervised"][number] for number in ("one", "two"))
+    np.testing.assert_allclose(two["weights"], one["weights"], rtol=0, atol=1e-5)  # batch normalisation's averages, too
+    assert one["history"].keys() == two["history"].keys() >= {"cross_entropy"}
+    for name in one["history"]:
+        np.testing.assert_allclose(two["history"][name], one["history"][name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
 @pytest.mark.parametrize("system", ["conv_vae", "resnet_vae"])
 def test_two_replicas_set_layers_from_data_and_average_weights_as_one_does(replicas, system):
     one, two = (replicas["flows_and_averages"][f"{system} {number}"] for number in ("one", "two"))

@@ -9,8 +9,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "vaezoo"
 # In the direction data flows. A file may import those before it; `models` is one layer.
 ORDER = [
     *("checks", "files", "numerics", "replicas", "objectives", "distributions", "masks", "layers", "flows"),
-    *("posteriors", "likelihoods", "networks", "metrics", "base", "models"),
+    *("posteriors", "likelihoods", "networks", "metrics", "base", "semi_supervised", "models"),
     *(
+        "classifiers",
         "frey_face",
         "data",
         "config",

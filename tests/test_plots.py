@@ -6,12 +6,25 @@ from PIL import Image
 from scipy.stats import norm
 
 from vaezoo import plots
-from vaezoo.models import VAE
+from vaezoo.models import ADGM, M2, VAE
 
 
 @pytest.fixture
 def model():
     return VAE((6, 5, 1), latent_dim=2, hidden_units=(7,))
+
+
+def adgm(latent_dim=2, auxiliary_dim=4):
+    """An ADGM of three classes, far from its start, where every posterior is the prior."""
+    model = ADGM((6, 5, 1), latent_dim, auxiliary_dim, num_classes=3, hidden_units=(8,))
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(scale=0.4, size=variable.shape))
+    return model
+
+
+def grey_images(count):
+    return np.random.default_rng(1).integers(256, size=(count, 6, 5, 1)).astype("uint8")
 
 
 def pixels(figure):
@@ -166,3 +179,127 @@ def test_a_log_without_layers_is_refused(tmp_path, text, received):
     with pytest.raises(ValueError, match="`history` must hold epochs of a model with layers of latents") as error:
         plots.kl_per_layer(tmp_path / "log.csv", (4, 5, 1))
     assert received in str(error.value)
+
+
+def test_analogies_are_an_image_and_every_class_in_its_style():
+    model, images = adgm(), grey_images(4)
+    figure = plots.analogies(model, images)
+    grid = pixels(figure)
+    tiles = np.array([[grid[7 * i : 7 * i + 6, 6 * j : 6 * j + 5] for j in range(4)] for i in range(4)])  # [4, 4, 6, 5]
+    np.testing.assert_allclose(tiles[:, 0], images[..., 0] / 255, atol=1e-6)
+    codes = model.encode(images).numpy()
+    own = codes[:, 2:].argmax(axis=1)
+    assert len(set(own)) > 1
+    rebuilt = model.predict(images, verbose=0)[..., 0]
+    np.testing.assert_allclose(tiles[np.arange(4), 1 + own], rebuilt, atol=1e-6)
+    for label, one_hot in enumerate(np.eye(3, dtype="float32")):
+        in_class = model.decode(np.concatenate([codes[:, :2], np.tile(one_hot, [4, 1])], axis=1))
+        np.testing.assert_allclose(tiles[:, 1 + label], in_class[..., 0], atol=1e-6)
+    assert abs(np.diff(tiles[:, 1:], axis=1)).max(axis=(1, 2, 3)).min() > 0.01  # classes differ
+    ticks = figure.axes[0].get_xticklabels()
+    assert [tick.get_text() for tick in ticks] == ["x", "0", "1", "2"]
+    np.testing.assert_array_equal([tick.get_position()[0] for tick in ticks], [2, 8, 14, 20])  # the columns' middles
+
+
+def test_analogies_refuse_other_images():
+    with pytest.raises(ValueError, match=r"`images` must have shape \[batch, 6, 5, 1\]"):
+        plots.analogies(adgm(), np.zeros((2, 5, 6, 1), "float32"))
+
+
+def test_manifold_of_a_class_walks_its_styles():
+    model = adgm()
+    low, high = norm.ppf([1 / 4, 3 / 4]).astype("float32")
+    grids = [pixels(plots.manifold(model, size=2, label=label)) for label in range(3)]
+    for grid, one_hot in zip(grids, np.eye(3), strict=True):
+        corners = model.decode(np.array([[low, high, *one_hot], [high, low, *one_hot]], "float32"))
+        np.testing.assert_allclose(grid[:6, :5], corners[0, ..., 0], atol=1e-6)
+        np.testing.assert_allclose(grid[7:, 6:], corners[1, ..., 0], atol=1e-6)
+    assert abs(grids[0] - grids[1]).max() > 0.01
+
+
+def test_manifold_of_a_class_needs_a_label_and_two_dimensions_of_style():
+    with pytest.raises(ValueError, match="`label` must be one of the model's classes. Received: None"):
+        plots.manifold(adgm())
+    with pytest.raises(ValueError, match="`label` must be integers in 0..2. Received: 3"):
+        plots.manifold(adgm(), label=3)
+    with pytest.raises(ValueError, match="`model` must have 2 latent dimensions. Received: 3"):
+        plots.manifold(adgm(latent_dim=3), label=0)
+
+
+@pytest.mark.parametrize("label", [2, [0, 1, 2, 0]])
+def test_samples_of_a_class_are_the_models(label):
+    model = adgm()
+    image = model.sample(4, seed=1, label=label)[3, ..., 0]
+    np.testing.assert_allclose(pixels(plots.samples(model, 4, seed=1, label=label))[7:, 6:], image)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        lambda model, images: plots.analogies(model, images),
+        lambda model, images: plots.auxiliary_space(model, images),
+        lambda model, images: plots.manifold(model, label=1),
+        lambda model, images: plots.samples(model, label=1),
+    ],
+)
+def test_pictures_of_classes_need_a_model_with_classes(model, picture):
+    with pytest.raises(ValueError, match="`model` must be a model with classes, a SemiSupervisedModel. Received: VAE"):
+        picture(model, grey_images(2))
+
+
+def bars(axes):
+    return np.array([bar.get_height() for bar in axes.patches])
+
+
+@pytest.mark.parametrize("latent_dim", [1, 9])
+def test_information_of_a_vae_sums_to_its_kl(latent_dim):
+    model, images = VAE((6, 5, 1), latent_dim=latent_dim, hidden_units=(7,)), grey_images(1100)
+    (axes,) = plots.information(model, images).axes
+    heights = bars(axes)
+    assert heights.shape == (latent_dim,)
+    assert (np.diff(heights) <= 0).all()
+    noise = model.noise(1, len(images), seed=[0, 0])
+    np.testing.assert_allclose(heights.sum(), model.terms(images, noise, analytic_kl=True).kl.numpy().mean(), rtol=1e-5)
+
+
+def test_information_of_a_model_with_classes_is_that_of_a_and_of_z():
+    model, images = adgm(latent_dim=5), grey_images(30)
+    panels = plots.information(model, images).axes
+    a, z = (bars(axes) for axes in panels)
+    assert (a.shape, z.shape) == ((4,), (5,))
+    assert (np.diff(a) <= 0).all()
+    assert (np.diff(z) <= 0).all()
+    kl = model.kl_per_dimension(images).numpy().mean(axis=0)
+    np.testing.assert_allclose(a, sorted(kl[:4], reverse=True), rtol=1e-5)
+    # q(z | a, y, x) at the posterior mean of a, in the class that the model gives the image:
+    y = model.encode(images).numpy()[:, 5:].argmax(axis=1)
+    terms, _ = model.labelled_terms(images, y, np.zeros((1, 30, 10), "float32"), analytic_kl=True)
+    np.testing.assert_allclose(z.sum(), terms.kl[..., 1].numpy().mean(), rtol=1e-5)
+    assert [axes.get_title() for axes in panels] == [f"a: {a.sum():.1f} nats", f"z: {z.sum():.1f} nats"]
+    assert panels[0].patches[0].get_facecolor() != panels[1].patches[0].get_facecolor()
+
+
+def test_information_needs_gaussian_posteriors():
+    model = VAE((6, 5, 1), latent_dim=2, hidden_units=(7,), posterior="iaf")
+    with pytest.raises(ValueError, match="`model` must have Gaussian posteriors, .* Received: VAE without"):
+        plots.information(model, grey_images(2))
+
+
+@pytest.mark.parametrize("auxiliary_dim", [1, 2, 4])
+def test_the_auxiliary_space_has_one_point_an_image(auxiliary_dim):
+    model, images, labels = adgm(auxiliary_dim=auxiliary_dim), grey_images(40), np.arange(40) % 3
+    figure = plots.auxiliary_space(model, images, labels)
+    points = np.asarray(figure.axes[0].collections[0].get_offsets())
+    means = model.auxiliary_posterior(images / np.float32(255)).mean().numpy()
+    if auxiliary_dim == 4:  # the principal components, whose signs are free
+        u, scale, _ = np.linalg.svd(means - means.mean(axis=0), full_matrices=False)
+        points, means = abs(points), abs(u * scale)[:, :2]
+    np.testing.assert_allclose(points[:, :auxiliary_dim], means, atol=1e-4)
+    assert len(figure.axes[0].get_legend().get_texts()) == 3
+    assert plots.auxiliary_space(model, images).axes[0].get_legend() is None
+
+
+def test_the_auxiliary_space_needs_an_auxiliary_variable():
+    model = M2((6, 5, 1), latent_dim=2, num_classes=3, hidden_units=(8,))
+    with pytest.raises(ValueError, match="`model` must have an auxiliary variable, as an ADGM. Received: M2"):
+        plots.auxiliary_space(model, grey_images(2))

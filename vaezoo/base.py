@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
-from vaezoo.layers import WeightNormalized, data_dependent_initialization
+from vaezoo.layers import WeightNormalized, batch_statistics, data_dependent_initialization
 from vaezoo.metrics import ExampleMean, TermHealth
 from vaezoo.numerics import merge_samples, split_samples, tile_samples
 from vaezoo.objectives import ELBO, Terms, elbo, log_weights
@@ -324,31 +324,42 @@ class LatentVariableModel(keras.Model):
 
     def train_step(self, data):
         """Takes one step on the objective; `data` is x or (x, y), of which y is ignored."""
-        x = self._images_of(data)
-        step = self.optimizer.iterations
-        noise = self.noise(
-            self.objective.num_samples, tf.shape(x)[0], seed=noise_seed(self.seed, TRAIN_STREAM, step, replica_id())
-        )
-        with tf.GradientTape() as tape:
-            terms = self.terms(x, noise, analytic_kl=self.objective.analytic_kl)
-            objective = self.objective(terms, step)  # [B]
-            # Gradients are summed over replicas: each divides by the global batch, whose parts may differ in size.
-            loss = -tf.reduce_sum(objective) / global_batch_size(x)
+        with tf.GradientTape() as tape, batch_statistics():
+            loss, measured = self.training_loss(data)
             scaled_loss = self.optimizer.scale_loss(loss)
         variables = self.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, variables), variables, strict=True))
-        return self._update_metrics(-objective, terms)
+        return self._update_metrics(**measured)
+
+    def training_loss(self, data):
+        """Returns this replica's share of the loss, and what `_update_metrics` is to be given.
+
+        Gradients are summed over replicas: each divides by the global batch, whose parts may differ in size.
+        """
+        x = self._images_of(data)
+        terms = self.terms(x, self._training_noise(x), analytic_kl=self.objective.analytic_kl)
+        objective = self.objective(terms, self.optimizer.iterations)  # [B]
+        return -tf.reduce_sum(objective) / global_batch_size(x), {"loss": -objective, "terms": terms}
+
+    def _training_noise(self, x, *stream):
+        """Returns the noise of this step and replica for images x; `stream` tells apart several of one step."""
+        seed = noise_seed(self.seed, TRAIN_STREAM, self.optimizer.iterations, replica_id(), *stream)
+        return self.noise(self.objective.num_samples, tf.shape(x)[0], seed=seed)
 
     def test_step(self, data):
         """Measures the ELBO (beta = 1, sampled KL, one sample per example) with noise that is the same at each call.
 
         The noise of a batch is told apart by the number of examples measured before it.
         """
+        return self._update_metrics(**self.measure(data))
+
+    def measure(self, data):
+        """Returns what `_update_metrics` is to be given in a test step."""
         x = self._images_of(data)
         seen = tf.cast(self.elbo_tracker.count, tf.int32)
         noise = self.noise(1, tf.shape(x)[0], seed=noise_seed(self.seed, TEST_STREAM, seen, replica_id()))
         terms = self.terms(x, noise)
-        return self._update_metrics(-elbo(terms), terms)
+        return {"loss": -elbo(terms), "terms": terms}
 
     @property
     def metrics(self):

@@ -112,3 +112,35 @@ def images(name, value, image_shape):
             raise ValueError(f"`{name}` must be uint8, or floats in [0, 1]. Received floats in [{low:g}, {high:g}]")
     else:
         raise ValueError(f"`{name}` must be uint8 or floating point. Received dtype: {value.dtype}")
+
+
+def labels(name, value, num_classes, *, unknown=None, every=False):
+    """Returns classes as an int32 array, or raises `ValueError`.
+
+    Args:
+        name: the caller's argument, for the message.
+        value: an int, or a sequence of them, in 0..num_classes - 1.
+        num_classes: int, K.
+        unknown: a further legal value, for "unknown"; then one label at least must be known.
+        every: whether each class must be there.
+    """
+    import numpy as np
+
+    value = np.asarray(value)
+    legal = f"integers in 0..{num_classes - 1}" + ("" if unknown is None else f", or {unknown} for unknown")
+    if value.dtype.kind not in "iu" or value.ndim > 1:
+        raise ValueError(f"`{name}` must be {legal}. Received: {value.dtype} of shape {list(value.shape)}")
+    wrong = (value < 0) | (value >= num_classes)
+    known = value if unknown is None else value[value != unknown]
+    if unknown is not None:
+        wrong &= value != unknown
+    if wrong.any():
+        raise ValueError(f"`{name}` must be {legal}. Received: {value[wrong].flat[0]}")
+    if value.ndim and not len(known):
+        raise ValueError(f"`{name}` must hold at least one known label. Received: none of {len(value)}")
+    missing = sorted(set(range(num_classes)) - set(known.flat)) if every or unknown is not None else ()
+    if missing:
+        raise ValueError(
+            f"`{name}` must hold a label of each of the {num_classes} classes. Received: none of {missing}"
+        )
+    return value.astype(np.int32)

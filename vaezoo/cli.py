@@ -29,6 +29,7 @@ Output = Annotated[
     pathlib.Path | None, typer.Option("--output", "-o", help="Where the picture goes; default NAME-COMMAND.png.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random draws.")]
+Label = Annotated[int | None, typer.Option(help="Only this class, of a model with classes.")]
 
 
 @app.command("list")
@@ -106,7 +107,8 @@ def evaluate(
     model, entry = _load(name, weights, overrides)
     from vaezoo import data, evaluation, files
 
-    images = data.transform_once(data.load(entry.data.name).test.images[:limit], entry.data.transform)
+    test = data.load(entry.data.name).test
+    images = data.transform_once(test.images[:limit], entry.data.transform)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("images", total=len(images))
@@ -118,6 +120,9 @@ def evaluate(
             seed=seed,
             progress=lambda done, total: progress.update(task, completed=done),
         )
+    if hasattr(model, "predict_proba") and test.labels is not None:
+        wrong = evaluation.error_rate(model, test.images[:limit], test.labels[:limit])
+        figures = dataclasses.replace(figures, error_rate=wrong)
     table = Table("figure", "value", box=None)
     for key, value in dataclasses.asdict(figures).items():
         value = " ".join(f"{nats:.2f}" for nats in value) if isinstance(value, tuple) else value
@@ -131,11 +136,38 @@ def evaluate(
 
 
 @app.command()
+def classify(
+    name: Name,
+    classifier: Annotated[str, typer.Option(help="knn, logistic_regression or tsvm.")] = "tsvm",
+    labels: Annotated[int, typer.Option(min=2, help="Labelled images, as many of each class.")] = 100,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of the labels, with seeds from 0.")] = 3,
+    weights: Weights = None,
+    overrides: Overrides = None,
+):
+    """Classify test images by a model's codes, with few labels: M1 with a classifier."""
+    import numpy as np
+
+    model, entry = _load(name, weights, overrides)
+    from vaezoo import data, evaluation
+
+    if not hasattr(model, "features") or hasattr(model, "predict_proba"):
+        raise ValueError(f"`name` must be an M1, a model of features. Received: {entry.name}, a {entry.model.name}")
+    splits, errors = data.load(entry.data.name), []
+    for seed in range(draws):
+        drawn = data.draw_labels(splits, labels, seed)
+        errors.append(evaluation.feature_error_rate(model, drawn, classifier))
+        typer.echo(f"label seed {seed}: {errors[-1]:.2f} % of {len(splits.test.images)} test images wrong")
+    spread = f", standard deviation {np.std(errors, ddof=1):.2f}" if draws > 1 else ""
+    typer.echo(f"{classifier} on {labels} labels: mean {np.mean(errors):.2f} %{spread}")
+
+
+@app.command()
 def sample(
     name: Name,
     output: Output = None,
     num_images: Annotated[int, typer.Option(min=1)] = 64,
     temperature: Annotated[float, typer.Option(min=0, help="Scales the prior's standard deviation.")] = 1.0,
+    label: Label = None,
     seed: Seed = 0,
     weights: Weights = None,
     overrides: Overrides = None,
@@ -144,7 +176,7 @@ def sample(
     model, entry = _load(name, weights, overrides)
     from vaezoo import plots
 
-    _save(plots.samples(model, num_images, seed=seed, temperature=temperature), output, entry, "sample")
+    _save(plots.samples(model, num_images, seed=seed, temperature=temperature, label=label), output, entry, "sample")
 
 
 @app.command()
@@ -157,10 +189,26 @@ def reconstruct(
 ):
     """Show test images above their reconstructions."""
     model, entry = _load(name, weights, overrides)
-    from vaezoo import data, plots
+    from vaezoo import plots
 
-    images = data.transform_once(data.load(entry.data.name).test.images[:num_images], entry.data.transform)
+    images, _ = _test_images(entry, num_images)
     _save(plots.reconstructions(model, images), output, entry, "reconstruct")
+
+
+@app.command()
+def analogies(
+    name: Name,
+    output: Output = None,
+    num_images: Annotated[int, typer.Option(min=1)] = 10,
+    weights: Weights = None,
+    overrides: Overrides = None,
+):
+    """Show test images, and beside each every class in its style."""
+    model, entry = _load(name, weights, overrides)
+    from vaezoo import plots
+
+    images, _ = _test_images(entry, num_images)
+    _save(plots.analogies(model, images), output, entry, "analogies")
 
 
 @app.command()
@@ -168,6 +216,7 @@ def manifold(
     name: Name,
     output: Output = None,
     size: Annotated[int, typer.Option(min=1, help="Images along each side.")] = 20,
+    label: Label = None,
     weights: Weights = None,
     overrides: Overrides = None,
 ):
@@ -175,7 +224,7 @@ def manifold(
     model, entry = _load(name, weights, overrides)
     from vaezoo import plots
 
-    _save(plots.manifold(model, size), output, entry, "manifold")
+    _save(plots.manifold(model, size, label), output, entry, "manifold")
 
 
 @app.command()
@@ -188,12 +237,40 @@ def latents(
 ):
     """Scatter the codes of test images, coloured by label."""
     model, entry = _load(name, weights, overrides)
-    from vaezoo import data, plots
+    from vaezoo import plots
 
-    test = data.load(entry.data.name).test
-    images = data.transform_once(test.images[:num_images], entry.data.transform)
-    labels = None if test.labels is None else test.labels[:num_images]
-    _save(plots.latents(model, images, labels), output, entry, "latents")
+    _save(plots.latents(model, *_test_images(entry, num_images)), output, entry, "latents")
+
+
+@app.command()
+def auxiliary(
+    name: Name,
+    output: Output = None,
+    num_images: Annotated[int, typer.Option(min=1)] = 5000,
+    weights: Weights = None,
+    overrides: Overrides = None,
+):
+    """Scatter the auxiliary variable of test images, coloured by label."""
+    model, entry = _load(name, weights, overrides)
+    from vaezoo import plots
+
+    _save(plots.auxiliary_space(model, *_test_images(entry, num_images)), output, entry, "auxiliary")
+
+
+@app.command()
+def information(
+    name: Name,
+    output: Output = None,
+    num_images: Annotated[int, typer.Option(min=1)] = 5000,
+    weights: Weights = None,
+    overrides: Overrides = None,
+):
+    """Rank the latent units by the nats that they take, on test images."""
+    model, entry = _load(name, weights, overrides)
+    from vaezoo import plots
+
+    images, _ = _test_images(entry, num_images)
+    _save(plots.information(model, images), output, entry, "information")
 
 
 @app.command()
@@ -265,6 +342,15 @@ def _load(name, weights, overrides):
     from vaezoo import zoo
 
     return zoo.load_config(entry, weights or zoo.pretrained(name, entry)), entry
+
+
+def _test_images(entry, num_images):
+    """Returns the first test images of an entry's data, transformed, and their labels, or None."""
+    from vaezoo import data
+
+    test = data.load(entry.data.name).test
+    images = data.transform_once(test.images[:num_images], entry.data.transform)
+    return images, None if test.labels is None else test.labels[:num_images]
 
 
 def _import_tensorflow():

@@ -31,10 +31,20 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A data set's name and a name in `vaezoo.data.TRANSFORMS`; see `vaezoo.data.load`."""
+    """A data set's name and a name in `vaezoo.data.TRANSFORMS`; see `vaezoo.data.load`.
+
+    With `labels` a semi-supervised model learns from so many of them, drawn by `label_seed`; see
+    `vaezoo.data.semi_supervised`.
+    """
 
     name: str
     transform: str
+    labels: int = 0
+    label_seed: int = 0
+
+    def __post_init__(self):
+        checks.non_negative_int("data.labels", self.labels)
+        checks.non_negative_int("data.label_seed", self.label_seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +68,17 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """How to train: `seed` decides the initial weights, the order of the data and all noise."""
+    """How to train: `seed` decides the initial weights, the order of the data and all noise.
+
+    `start_from` is the entry, with weights, whose model this one is built on; see the model's `start_from`.
+    """
 
     optimizer: Optimizer
     epochs: int
     batch_size: int
     seed: int = 0
     jit_compile: bool = False
+    start_from: str = ""
 
     def __post_init__(self):
         checks.positive_int("train.epochs", self.epochs)

@@ -16,6 +16,7 @@ from vaezoo import checks
 
 # Dynamic binarization of a test set is part of the test set: drawn once, from this seed, for every model and run.
 TEST_SEED = 20_170_425
+MOONS_NOISE = 0.1  # standard deviation; the paper gives none, its authors' loader 0.2, at which the moons overlap
 MAX_BYTES = 8 * 2**30  # a set is read into memory; what is larger needs a pipeline of the user's own
 
 
@@ -50,6 +51,66 @@ class Splits:
         return cls(**{name: ImageSet(images, None) for name, images in parts.items()})
 
 
+@dataclasses.dataclass(frozen=True)
+class SemiSupervisedSplits(Splits):
+    """Splits of which only some training images count as labelled; see `semi_supervised`.
+
+    Attributes:
+        indices: ints, increasing, into the training part: the images whose labels may be looked at.
+    """
+
+    indices: np.ndarray
+
+    @property
+    def labelled(self):
+        """The labelled images; they are among `train`, which holds all."""
+        return ImageSet(self.train.images[self.indices], self.train.labels[self.indices])
+
+    @property
+    def known_labels(self):
+        """The labels of `train` as far as they may be looked at, -1 elsewhere, [N]."""
+        known = np.full(len(self.train.labels), -1)
+        known[self.indices] = self.train.labels[self.indices]
+        return known
+
+
+def semi_supervised(name, labels=100, seed=0):
+    """Returns the `SemiSupervisedSplits` of a data set: as many labels of each class, drawn by a seed.
+
+    The indices are a function of the training part's labels, `labels` and `seed` only: `PCG64(seed)` permutes the
+    indices of each class in turn, and the first labels / K of each count.
+
+    Args:
+        name: as for `load`.
+        labels: how many, a multiple of the number of classes.
+        seed: int, of the draw.
+
+    Raises:
+        DataNotPreparedError, ValueError: as for `load`; or the set has no labels, or not so many of each class.
+    """
+    return draw_labels(load(name), labels, seed)
+
+
+def draw_labels(splits, labels=100, seed=0):
+    """Returns `Splits` with labels of which only some count; arguments as for `semi_supervised`."""
+    if splits.train.labels is None:
+        raise ValueError("`splits` must have labels to draw from. Received: none")
+    classes = np.unique(splits.train.labels)
+    per_class, rest = divmod(checks.positive_int("labels", labels), len(classes))
+    if rest or not per_class:
+        raise ValueError(f"`labels` must be a multiple of the {len(classes)} classes. Received: {labels}")
+    rng, indices = np.random.default_rng(checks.non_negative_int("seed", seed)), []
+    for each in classes:
+        (members,) = np.nonzero(splits.train.labels == each)
+        if len(members) < per_class:
+            raise ValueError(
+                f"`labels` must be at most {len(members) * len(classes)}: class {each} has {len(members)} images. "
+                f"Received: {labels}"
+            )
+        indices.append(rng.permutation(members)[:per_class])
+    return SemiSupervisedSplits(splits.train, splits.validation, splits.test, np.sort(np.concatenate(indices)))
+
+
 # TFDS sets and the parts of them that serve as train, validation and test.
 #   MNIST and CIFAR-10 have no validation part: the last images of train serve.
 #   Frey's frames follow each other in time and neighbours are nearly equal, so the parts are contiguous.
@@ -60,7 +121,8 @@ TFDS_SPLITS = {
     "binarized_mnist": ("train", "validation", "test"),
     "frey_face": ("train[:1600]", "train[1600:1765]", "train[1765:]"),
 }
-NAMES = ("digits", *TFDS_SPLITS)
+EMBEDDED = ("digits", "moons")
+NAMES = (*EMBEDDED, *TFDS_SPLITS)
 ARRAYS = "arrays"  # what a run on arrays has for the name of its data
 
 
@@ -68,8 +130,8 @@ def load(name):
     """Returns the `Splits` of a data set.
 
     Args:
-        name: "digits", a key of `TFDS_SPLITS`, or any other TFDS image set. Of the last, the parts called train,
-            validation and test are used; what is missing is cut from the end of train, a tenth each.
+        name: one of `EMBEDDED`, a key of `TFDS_SPLITS`, or any other TFDS image set. Of the last, the parts called
+            train, validation and test are used; what is missing is cut from the end of train, a tenth each.
 
     Raises:
         DataNotPreparedError: the set is not prepared, and can't be downloaded.
@@ -77,7 +139,23 @@ def load(name):
     """
     if name == ARRAYS:
         raise ValueError("`data name` must be one that can be read again. Received: 'arrays', which the caller had")
-    return _digits() if name == "digits" else _tfds(name)
+    if name in EMBEDDED:
+        return {"digits": _digits, "moons": _moons}[name]()
+    return _tfds(name)
+
+
+def _moons():
+    """Two interleaving half-moons with Gaussian noise, section 4.2 of Maaloe et al. (2016): 10,000 points each.
+
+    A point is an image of two pixels, [1, 2, 1]: (x + 2) / 5 and (y + 2) / 5, which are in [0, 1] for any noise met.
+    """
+    from sklearn.datasets import make_moons
+
+    parts = []
+    for seed, size in enumerate((10_000, 1_000, 10_000)):
+        points, labels = make_moons(size, noise=MOONS_NOISE, random_state=seed)
+        parts.append(ImageSet(((points + 2.0) / 5.0).reshape(-1, 1, 2, 1).astype(np.float32), labels))
+    return Splits(*parts)
 
 
 def _digits():
@@ -219,10 +297,11 @@ def check_transform(images, transform):
         raise ValueError(f"`transform` {transform!r} must be given uint8 images. Received: {images.dtype}")
 
 
-def training_batches(images, transform, *, batch_size, seed, first_epoch=0):
+def training_batches(images, transform, *, batch_size, seed, first_epoch=0, labelled=None):
     """Returns an endless `tf.data.Dataset` of transformed batches [batch_size, H, W, C], and its steps per epoch.
 
     Each epoch takes the images in an order of its own; the last len(images) % batch_size of that order sit it out.
+    With labelled images a batch is ((x_labelled, y), x): all of them, or a draw of batch_size if they are more.
 
     Args:
         images: array [N, H, W, C].
@@ -230,6 +309,7 @@ def training_batches(images, transform, *, batch_size, seed, first_epoch=0):
         batch_size: int, the global one.
         seed: int.
         first_epoch: int, where to begin.
+        labelled: an `ImageSet` with labels, or None.
 
     Raises:
         ValueError: there are fewer images than the batch takes, or the transform does not fit them.
@@ -240,6 +320,8 @@ def training_batches(images, transform, *, batch_size, seed, first_epoch=0):
     check_transform(images, transform)
     steps, apply = len(images) // batch_size, TRANSFORMS[transform]
     stored = tf.constant(images)
+    if labelled is not None:
+        stored_labelled, labels = tf.constant(labelled.images), tf.constant(labelled.labels, tf.int32)
 
     def order(epoch):
         indices = tf.range(len(images))
@@ -251,7 +333,14 @@ def training_batches(images, transform, *, batch_size, seed, first_epoch=0):
     def batch(step, row):
         # The order's seeds are (seed, epoch): the noise folds its own in, so that the two never meet.
         noise = tf.random.experimental.stateless_fold_in(tf.stack([tf.cast(seed, tf.int64), step]), 1)
-        return tf.ensure_shape(apply(tf.gather(stored, row), noise), [None, *images.shape[1:]])
+        x = tf.ensure_shape(apply(tf.gather(stored, row), noise), [None, *images.shape[1:]])
+        return x if labelled is None else (labelled_batch(noise), x)
+
+    def labelled_batch(noise):
+        seeds = [tf.random.experimental.stateless_fold_in(noise, stream) for stream in (2, 3)]
+        drawn = tf.random.experimental.stateless_shuffle(tf.range(len(labels)), seeds[0])[:batch_size]
+        x = apply(tf.gather(stored_labelled, drawn), seeds[1])
+        return tf.ensure_shape(x, [None, *images.shape[1:]]), tf.gather(labels, drawn)
 
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
     batches = epochs.flat_map(order).map(batch, num_parallel_calls=tf.data.AUTOTUNE)

@@ -44,6 +44,7 @@ class Evaluation:
     kl_per_group: tuple  # mean over the examples, one value per latent group: one of a plain VAE, one per map of others
     kl_per_dimension: tuple  # mean over the examples, one value per latent dimension of a Gaussian posterior; else ()
     seconds: float
+    error_rate: float | None = None  # %, of the grey images, where a model has classes and the images labels
 
 
 def evaluate(
@@ -103,6 +104,27 @@ def evaluate(
         else tuple(np.concatenate(kl_per_dimension).mean(axis=0).round(4).tolist()),
         seconds=round(time.perf_counter() - start, 1),
     )
+
+
+def error_rate(model, images, labels):
+    """Returns the % of images [N, H, W, C] whose most probable class, by `model.predict_proba`, is not their label."""
+    return 100.0 * float(np.mean(model.predict_proba(images).argmax(axis=-1) != labels))
+
+
+def feature_error_rate(m1, splits, classifier):
+    """Returns the % of test images that a classifier of an `M1`'s features gets wrong.
+
+    Args:
+        m1: an `M1`.
+        splits: `vaezoo.data.SemiSupervisedSplits`; the classifier sees the features of all training images, and the
+            labels of the labelled ones.
+        classifier: a name in `vaezoo.classifiers.CLASSIFIERS`.
+    """
+    from vaezoo import classifiers
+
+    checks.one_of("classifier", classifier, classifiers.CLASSIFIERS)
+    fitted = classifiers.fit(classifier, m1.features(splits.train.images), splits.known_labels)
+    return 100.0 * float(np.mean(fitted.predict(m1.features(splits.test.images)) != splits.test.labels))
 
 
 class _Variance:

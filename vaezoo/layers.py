@@ -1,4 +1,4 @@
-"""Weight-normalised layers, dense and convolutional, plain or masked, initialised from data.
+"""Normalised layers: weight-normalised ones, dense and convolutional, initialised from data; batch normalisation.
 
 T. Salimans and D. P. Kingma, "Weight normalization" (2016); section 5.B.6 of Kingma (2017).
 
@@ -7,6 +7,9 @@ T. Salimans and D. P. Kingma, "Weight normalization" (2016); section 5.B.6 of Ki
 Data-dependent initialisation: on a first batch, g and b are set so that each output has mean 0 and a chosen standard
 deviation. It happens in an eager forward pass of the whole net inside of `data_dependent_initialization()`, so that
 each layer sees what the layers before it, initialised already, put out.
+
+Batch normalisation (S. Ioffe and C. Szegedy, 2015) takes the statistics of the batch inside of `batch_statistics()`,
+which training steps enter, and its moving averages elsewhere: `terms` stays a function of its arguments.
 """
 
 import contextlib
@@ -16,11 +19,16 @@ import keras
 import tensorflow as tf
 
 from vaezoo import checks
+from vaezoo.replicas import global_batch_size, replica_sum
 
 V_STDDEV = 0.05  # of v's initial entries; only their direction matters
 LEAST_VARIANCE = 1e-5  # an output that varies less over the first batch is constant, and its scale is left as it is
 
+MOMENTUM = 0.99  # of batch normalisation's moving averages
+EPSILON = 1e-4  # added to a variance: a pixel that never changes is not to be divided by 0
+
 _initializing = contextvars.ContextVar("initializing", default=False)
+_batch_statistics = contextvars.ContextVar("batch_statistics", default=None)  # else: whether averages are updated
 
 
 @contextlib.contextmanager
@@ -31,6 +39,20 @@ def data_dependent_initialization():
         yield
     finally:
         _initializing.reset(token)
+
+
+@contextlib.contextmanager
+def batch_statistics(*, update=True):
+    """Makes `BatchNormalization` take the batch's statistics, and fold them into its averages if `update`.
+
+    A step that passes two kinds of batches takes each with its own statistics, and updates the averages by one of them:
+    a second update would leave them between the two.
+    """
+    token = _batch_statistics.set(update)
+    try:
+        yield
+    finally:
+        _batch_statistics.reset(token)
 
 
 class WeightNormalized(keras.layers.Layer):
@@ -137,3 +159,39 @@ class Conv2DTranspose(WeightNormalized):
         shape = tf.stack([tf.shape(x)[0], *self.out_size, self.filters])
         outputs = tf.nn.conv2d_transpose(x, kernel, shape, self.strides, padding="SAME")
         return tf.ensure_shape(outputs, [None, *self.out_size, self.filters])
+
+
+class BatchNormalization(keras.layers.Layer):
+    """Batch normalisation over all axes but the last, [..., units] -> [..., units], in float32.
+
+    y = gain * (x - mean) / sqrt(variance + EPSILON) + shift. In sync over the replicas: their batches count as one.
+
+    Args:
+        units: int.
+    """
+
+    def __init__(self, units, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        shape = (checks.positive_int("units", units),)
+        self.gain = self.add_weight(shape, "ones", name="gain")
+        self.shift = self.add_weight(shape, "zeros", name="shift")
+        self.mean = self.add_weight(shape, "zeros", trainable=False, aggregation="mean", name="mean")
+        self.variance = self.add_weight(shape, "ones", trainable=False, aggregation="mean", name="variance")
+        self.built = True
+
+    def call(self, x):
+        """Inputs [..., units] -> the same shape and dtype."""
+        dtype, x = x.dtype, tf.cast(x, tf.float32)
+        update = _batch_statistics.get()
+        if update is None:
+            mean, variance = tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance)
+        else:
+            rows = tf.reshape(x, [-1, x.shape[-1]])
+            count = global_batch_size(rows)
+            mean = replica_sum(tf.reduce_sum(rows, axis=0)) / count
+            variance = replica_sum(tf.reduce_sum(tf.square(rows - mean), axis=0)) / count
+        if update:
+            for average, value in ((self.mean, mean), (self.variance, variance)):
+                average.assign(MOMENTUM * average + (1.0 - MOMENTUM) * tf.stop_gradient(value))
+        scale = self.gain * tf.math.rsqrt(variance + EPSILON)
+        return tf.cast(x * scale + (self.shift - mean * scale), dtype)

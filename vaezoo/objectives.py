@@ -144,5 +144,44 @@ class FreeBits(Objective):
         return free_bits(terms, self.nats)
 
 
+@keras.saving.register_keras_serializable(package="vaezoo")
+@dataclasses.dataclass(frozen=True)
+class SemiSupervisedELBO(ELBO):
+    """The bounds of labelled and unlabelled examples, and a classification loss: eqs. (3.9), (3.10) of Kingma (2017).
+
+    A step maximises, for x unlabelled and (x', y) labelled examples,
+
+        mean U(x) + labelled_weight * (mean L(x', y) + alpha * mean E_q(a | x') log q(y | a, x'))
+
+    The thesis' sum over all N_u + N_l examples is labelled_weight = N_l / N_u and alpha = 0.1 N / N_l (`alpha`). Maaloe
+    et al. (2016) take all labelled examples into every batch, which makes labelled_weight 1.
+
+    Args:
+        num_samples, analytic_kl, beta, warmup_steps: as for `ELBO`.
+        alpha: weight of a labelled example's log q(y | x) against its bound.
+        labelled_weight: weight of the mean over the labelled examples against that over the unlabelled ones.
+        enumerate_classes: True sums the unlabelled bound over all classes. False takes the most probable class and one
+            draw of the others: the same expectation and gradient, at the cost of two classes.
+    """
+
+    alpha: float = dataclasses.field(kw_only=True)
+    labelled_weight: float = 1.0
+    enumerate_classes: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.non_negative("alpha", self.alpha)
+        checks.non_negative("labelled_weight", self.labelled_weight)
+        checks.boolean("enumerate_classes", self.enumerate_classes)
+
+
+def alpha(num_labelled, num_unlabelled, scale=0.1):
+    """Returns the weight of a labelled example's classification loss, scale * (N_l + N_u) / N_l.
+
+    This is alpha = 0.1 N of eq. (3.10) of Kingma (2017), per labelled example, and section 2.3 of Maaloe et al. (2016).
+    """
+    return scale * (checks.positive_int("num_labelled", num_labelled) + num_unlabelled) / num_labelled
+
+
 # The names that a config's [objective] may use.
-OBJECTIVES = {"elbo": ELBO, "iwae": IWAE, "free_bits": FreeBits}
+OBJECTIVES = {"elbo": ELBO, "iwae": IWAE, "free_bits": FreeBits, "semi_supervised_elbo": SemiSupervisedELBO}

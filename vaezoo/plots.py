@@ -49,9 +49,23 @@ def grid_figure(images, columns=None, title=None):
     return figure
 
 
-def samples(model, num_images=64, *, seed=0, temperature=1.0):
-    """Returns a figure of E[x | z] for draws of z from the prior."""
-    return grid_figure(model.sample(num_images, seed=seed, temperature=temperature))
+def samples(model, num_images=64, *, seed=0, temperature=1.0, label=None):
+    """Returns a figure of E[x | z] for draws of z from the prior.
+
+    Args:
+        model: a `LatentVariableModel`.
+        num_images: int.
+        seed: int.
+        temperature: as for the model's `sample`.
+        label: a class, or one for each image, of a model with classes; None draws them.
+
+    Raises:
+        ValueError: there is a label, but the model has no classes, or not this one.
+    """
+    if label is not None:
+        _require_classes(model)
+    options = {} if label is None else {"label": label}
+    return grid_figure(model.sample(num_images, seed=seed, temperature=temperature, **options))
 
 
 def reconstructions(model, images):
@@ -68,24 +82,83 @@ def reconstructions(model, images):
     return grid_figure(np.concatenate(rows), columns)
 
 
-def manifold(model, size=20):
-    """Returns a figure of E[x | z] over the plane, at z = Phi^-1 of a regular grid on the unit square.
+def analogies(model, images):
+    """Returns a figure of images (left), and beside each E[x | z, y] for its own style z and every class y.
 
-    Figure 2.7 of Kingma (2017): equally likely steps of the prior, through the inverse Gaussian CDF.
+    Figure 3.1 of Kingma (2017), 3(a) of Maaloe et al. (2016): each class in the handwriting of the image on the left.
+
+    Args:
+        model: a `SemiSupervisedModel`.
+        images: [N, H, W, C], a few.
 
     Raises:
-        ValueError: the model's latent space is not 2-dimensional.
+        ValueError: the model has no classes, or the images are not the model's.
     """
-    _require_plane(model)
+    from vaezoo.base import to_unit_interval
+
+    _require_classes(model)
+    checks.images("images", images, model.image_shape)
+    classes = np.arange(model.num_classes)
+    z = np.asarray(model.encode(images))[:, : model.style_dim]  # [N, D]
+    codes = _class_codes(model, np.repeat(z, len(classes), axis=0), np.tile(classes, len(z)))  # [N*K, D + K]
+    analogues = np.reshape(model.decode(codes), [len(z), len(classes), *model.image_shape])
+    rows = np.concatenate([np.asarray(to_unit_interval(images))[:, np.newaxis], analogues], axis=1)  # [N, 1 + K, ...]
+    figure = grid_figure(rows.reshape(-1, *model.image_shape), rows.shape[1])
+    axes, width = figure.axes[0], model.image_shape[1]
+    axes.set_axis_on()
+    axes.set_frame_on(False)
+    axes.tick_params(length=0, labelleft=False, labelbottom=False, labeltop=True)
+    axes.set_xticks(np.arange(rows.shape[1]) * (width + 1) + (width - 1) / 2, ["x", *map(str, classes)])
+    return figure
+
+
+def manifold(model, size=20, label=None):
+    """Returns a figure of E[x | z] over the plane, at z = Phi^-1 of a regular grid on the unit square.
+
+    Figures 2.7 and 3.2 of Kingma (2017): equally likely steps of the prior, through the inverse Gaussian CDF.
+
+    Args:
+        model: a `LatentVariableModel` with 2 latent dimensions; of one with classes, those of the style count.
+        size: int, images along each side.
+        label: int, the class to show, of a model with classes; None for others.
+
+    Raises:
+        ValueError: the latent space is not 2-dimensional; the label is none of the model's classes.
+    """
     size = checks.positive_int("size", size)
+    if label is not None:
+        _require_classes(model)
+    elif _has_classes(model):
+        raise ValueError("`label` must be one of the model's classes. Received: None")
+    _require_plane(model.latent_dim if label is None else model.style_dim)
     quantiles = norm.ppf((np.arange(size) + 0.5) / size).astype(np.float32)
     columns, rows = np.meshgrid(quantiles, quantiles[::-1])  # z_1 grows to the right, z_2 upwards
-    return grid_figure(model.decode(np.stack([columns.ravel(), rows.ravel()], axis=-1)), size)
+    z = np.stack([columns.ravel(), rows.ravel()], axis=-1)  # [size^2, 2]
+    return grid_figure(model.decode(z if label is None else _class_codes(model, z, label)), size)
 
 
-def _require_plane(model):
-    if model.latent_dim != 2:
-        raise ValueError(f"`model` must have 2 latent dimensions. Received: {model.latent_dim}")
+def _class_codes(model, z, label):
+    """Returns the codes of styles z, [N, D], in a class, or one each, [N]: [N, D + K]."""
+    label = np.broadcast_to(checks.labels("label", label, model.num_classes), len(z))
+    return np.concatenate([z, np.eye(model.num_classes, dtype=z.dtype)[label]], axis=-1)
+
+
+def _has_classes(model):
+    from vaezoo.semi_supervised import SemiSupervisedModel
+
+    return isinstance(model, SemiSupervisedModel)
+
+
+def _require_classes(model):
+    if not _has_classes(model):
+        raise ValueError(
+            f"`model` must be a model with classes, a SemiSupervisedModel. Received: {type(model).__name__}"
+        )
+
+
+def _require_plane(latent_dim):
+    if latent_dim != 2:
+        raise ValueError(f"`model` must have 2 latent dimensions. Received: {latent_dim}")
 
 
 def posterior_draws(model, images, *, num_samples=1000, seed=0):
@@ -106,7 +179,7 @@ def posterior_draws(model, images, *, num_samples=1000, seed=0):
     from vaezoo.base import IMPORTANCE_STREAM, noise_seed, to_unit_interval
     from vaezoo.posteriors import reparameterize
 
-    _require_plane(model)
+    _require_plane(model.latent_dim)
     num_samples = checks.positive_int("num_samples", num_samples)
     checks.images("images", images, model.image_shape)
     noise = model.noise(num_samples, len(images), seed=noise_seed(seed, IMPORTANCE_STREAM))
@@ -172,6 +245,37 @@ def _read_log(path):
     return {name: [float(row[name] or "nan") for row in rows] for name in names}
 
 
+def information(model, images):
+    """Returns bars of the nats that each latent unit takes, the most informative first; a beside z, if there is an a.
+
+    Figure 4(a) of Maaloe et al. (2016): the mean over the images of each unit's KL from its prior. Units near 0 are not
+    used.
+
+    Args:
+        model: a `LatentVariableModel` with Gaussian posteriors.
+        images: [N, H, W, C].
+
+    Raises:
+        ValueError: the posteriors are not Gaussian, or the images are not the model's.
+    """
+    checks.images("images", images, model.image_shape)
+    if model.kl_per_dimension(images[:1]) is None:
+        raise ValueError(
+            f"`model` must have Gaussian posteriors, of one layer of latents. Received: {type(model).__name__} without"
+        )
+    kl = _in_parts(model.kl_per_dimension, images).mean(axis=0)  # [A + D]
+    first = getattr(model, "auxiliary_dim", 0)
+    parts = [part for part in (("a", "tab:orange", kl[:first]), ("z", "tab:blue", kl[first:])) if len(part[-1])]
+    figure = Figure(figsize=(5 * len(parts), 4), layout="constrained")
+    panels = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+    for axes, (name, colour, nats) in zip(panels, parts, strict=True):
+        axes.bar(np.arange(len(nats)) + 1, np.sort(nats)[::-1], color=colour)
+        axes.set(title=f"{name}: {nats.sum():.1f} nats", xlabel="rank of the unit")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    panels[0].set_ylabel("KL, nats per image")
+    return figure
+
+
 def latents(model, images, labels=None):
     """Returns a scatter plot of the codes of images, coloured by label; beyond two dimensions, their first two PCs.
 
@@ -180,20 +284,52 @@ def latents(model, images, labels=None):
         images: [N, H, W, C].
         labels: ints [N], or None.
     """
-    codes = np.concatenate([np.asarray(model.encode(images[i : i + 1000])) for i in range(0, len(images), 1000)])
-    names = ("z 1", "z 2")
-    if codes.shape[1] > 2:
+    return _scatter(_in_parts(model.encode, images), labels, "z")
+
+
+def auxiliary_space(model, images, labels=None):
+    """Returns a scatter plot of the means of q(a | x), coloured by label; beyond two dimensions, their first two PCs.
+
+    Figures 2(d) and 4(b) of Maaloe et al. (2016): what the auxiliary variable tells the classifier.
+
+    Args:
+        model: a `SemiSupervisedModel` with an auxiliary variable.
+        images: [N, H, W, C].
+        labels: ints [N], or None.
+
+    Raises:
+        ValueError: the model has no auxiliary variable, or the images are not the model's.
+    """
+    from vaezoo.base import to_unit_interval
+
+    _require_classes(model)
+    if not model.auxiliary_dim:
+        raise ValueError(f"`model` must have an auxiliary variable, as an ADGM. Received: {type(model).__name__}")
+    checks.images("images", images, model.image_shape)
+    means = _in_parts(lambda x: model.auxiliary_posterior(to_unit_interval(x)).mean(), images)  # [N, A]
+    return _scatter(means, labels, "a")
+
+
+def _in_parts(function, images):
+    """Returns a function's rows of images, a numpy array [N, ...], in memory constant in N but for them."""
+    return np.concatenate([np.asarray(function(images[i : i + 1000])) for i in range(0, len(images), 1000)])
+
+
+def _scatter(points, labels, name):
+    """Returns a scatter plot of points [N, D] named e.g. z, coloured by label; beyond two dimensions, of two PCs."""
+    names = (f"{name} 1", f"{name} 2")
+    if points.shape[1] > 2:
         from sklearn.decomposition import PCA
 
-        pca = PCA(2).fit(codes)
-        codes = pca.transform(codes)
+        pca = PCA(2).fit(points)
+        points = pca.transform(points)
         names = [f"principal component {i + 1} ({share:.0%})" for i, share in enumerate(pca.explained_variance_ratio_)]
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.add_subplot(xlabel=names[0], ylabel=names[-1], aspect="equal")
-    second = codes[:, 1] if codes.shape[1] > 1 else np.zeros(len(codes))
-    points = axes.scatter(codes[:, 0], second, c=labels, s=4, cmap="tab10" if labels is not None else None)
+    second = points[:, 1] if points.shape[1] > 1 else np.zeros(len(points))
+    dots = axes.scatter(points[:, 0], second, c=labels, s=4, cmap="tab10" if labels is not None else None)
     if labels is not None:
-        axes.legend(*points.legend_elements(num=None), title="label", loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(*dots.legend_elements(num=None), title="label", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

@@ -46,24 +46,29 @@ class DiagonalGaussian(keras.layers.Layer):
     Args:
         feature_dim: int, width F of the encoder features.
         latent_dim: int, D.
+        init_stddev: standard deviation of the initial weights, so that q starts near N(0, I) if it is small; None is
+            Glorot's uniform distribution.
     """
 
-    def __init__(self, feature_dim, latent_dim, **kwargs):
+    def __init__(self, feature_dim, latent_dim, init_stddev=None, **kwargs):
         super().__init__(**kwargs)
         self.feature_dim = checks.positive_int("feature_dim", feature_dim)
         self.latent_dim = checks.positive_int("latent_dim", latent_dim)
+        self.init_stddev = init_stddev
+        initializer = "glorot_uniform" if init_stddev is None else keras.initializers.RandomNormal(stddev=init_stddev)
         # float32 whatever the policy: densities lose their meaning in half precision.
-        self.params = keras.layers.Dense(2 * latent_dim, name="params", dtype="float32")
+        self.params = keras.layers.Dense(2 * latent_dim, name="params", dtype="float32", kernel_initializer=initializer)
         self.params.build((None, feature_dim))
         self.built = True
 
     def distribution(self, features):
-        """Features [B, F] -> `tfd.MultivariateNormalDiag`, batch shape [B], event shape [D]."""
-        loc, log_scale = tf.split(self.params(features), 2, axis=-1)  # [B, D] each
+        """Features [..., F] -> `tfd.MultivariateNormalDiag`, batch shape [...], event shape [D]."""
+        loc, log_scale = tf.split(self.params(features), 2, axis=-1)  # [..., D] each
         return tfd.MultivariateNormalDiag(loc, scale_diag=tf.exp(log_scale))
 
     def get_config(self):
-        return {**super().get_config(), "feature_dim": self.feature_dim, "latent_dim": self.latent_dim}
+        own = {"feature_dim": self.feature_dim, "latent_dim": self.latent_dim, "init_stddev": self.init_stddev}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")

@@ -58,8 +58,12 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
         if chief:
             _check_folder(directory, settings, resume)
         splits = splits or data.load(settings.data.name)
+        if settings.data.labels:
+            splits = data.draw_labels(splits, settings.data.labels, settings.data.label_seed)
         batches, steps = _batches(splits, settings)
         validation = data.transform_once(splits.validation.images, transform)
+        if settings.data.labels:
+            validation = validation, splits.validation.labels
     alone = strategy.num_replicas_in_sync == 1
     with strategy.scope():
         model = zoo.build(
@@ -79,6 +83,8 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
             images = data.transform_once(splits.train.images[:INITIAL_IMAGES], transform, seed=recipe.seed)
             with strategy.scope():
                 model.initialize(images)
+                if recipe.start_from:
+                    model.start_from(zoo.load(recipe.start_from), splits.train.images)
     if _sum_over_workers(strategy, first_epoch) != first_epoch * _num_workers(strategy):
         raise ValueError(f"`directory` must be a folder that all workers share. Received: {directory}, which is not")
     if first_epoch:
@@ -137,6 +143,7 @@ def _batches(splits, settings, first_epoch=0):
         batch_size=settings.train.batch_size,
         seed=settings.train.seed,
         first_epoch=first_epoch,
+        labelled=splits.labelled if settings.data.labels else None,
     )
 
 

@@ -317,6 +317,19 @@ class Client:
         suffix, inputs = _images(images)
         return self.predict(f"score{suffix}", **inputs, seed=seeds)["elbo"]
 
+    def classify(self, images: Images) -> np.ndarray:
+        """Returns the class probabilities of images, float32 [n, K], of a model with classes.
+
+        Args:
+            images: as for `encode`.
+        """
+        suffix, inputs = _images(images)
+        return self.predict(f"classify{suffix}", **inputs)["probabilities"]
+
+    def sample_class(self, seeds: npt.ArrayLike, classes: npt.ArrayLike) -> np.ndarray:
+        """Returns E[x given y, z], float32 [n, H, W, C] in [0, 1], for classes, int32 [n], and z drawn by seeds."""
+        return self.predict("sample_class", seed=seeds, label=classes)["images"]
+
     def predict(self, signature: str, /, **inputs: npt.ArrayLike | Sequence[bytes]) -> dict[str, np.ndarray]:
         """Computes any signature.
 
@@ -606,6 +619,23 @@ def score(
         elbos = client.score([file.read_bytes() for file in files], [seed] * len(files))
     for file, elbo in zip(files, elbos, strict=True):
         typer.echo(f"{file}\t{elbo:.4f}")
+
+
+@app.command()
+def classify(
+    files: Files,
+    model: ModelName,
+    rest: RestUrl = None,
+    grpc: GrpcTarget = None,
+    label: Label = "stable",
+    version: Version = None,
+    timeout: Timeout = 30.0,
+):
+    """Print a line per PNG file: its name, a tab, its most probable class, a tab, the probability of that."""
+    with _connect(model, rest, grpc, label, version, timeout) as client:
+        probabilities = client.classify([file.read_bytes() for file in files])
+    for file, row in zip(files, probabilities, strict=True):
+        typer.echo(f"{file}\t{row.argmax()}\t{row.max():.4f}")
 
 
 @app.command()

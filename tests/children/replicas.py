@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from vaezoo import base, callbacks, training
+from vaezoo.models.adgm import ADGM
 from vaezoo.models.conv_vae import ConvVAE
 from vaezoo.models.resnet_vae import ResNetVAE
 from vaezoo.models.vae import VAE
-from vaezoo.objectives import ELBO, IWAE, FreeBits
+from vaezoo.objectives import ELBO, IWAE, FreeBits, SemiSupervisedELBO
 
 IMAGE_SHAPE, LATENT_DIM, REPLICAS = (4, 4, 1), 3, 2
 NUMBER, BATCH_SIZE = 36, 7  # batches of 7 = 4 + 3, and a last one of 1, of which the second replica gets nothing
@@ -27,7 +28,8 @@ class HandedIn:
     """Takes the noise of an example from a table, by the example's place in the global batch."""
 
     def noise(self, num_samples, batch_size, *, seed):
-        table = np.random.default_rng(1).standard_normal((num_samples, 8, *self.latent_shape)).astype("float32")
+        shape = super().noise(1, 1, seed=[0, 0]).shape[2:]
+        table = np.random.default_rng(1).standard_normal((num_samples, 8, *shape)).astype("float32")
         first, context = 0, tf.distribute.get_replica_context()
         if context is not None and context.num_replicas_in_sync > 1:  # there is none where layers are set from data
             replica = context.replica_id_in_sync_group
@@ -48,6 +50,10 @@ class HandedInConvVAE(HandedIn, ConvVAE):
 
 class HandedInResNetVAE(HandedIn, ResNetVAE):
     """The ResNet VAE."""
+
+
+class HandedInADGM(HandedIn, ADGM):
+    """The auxiliary deep generative model."""
 
 
 class RecordingVAE(VAE):
@@ -141,6 +147,22 @@ def flows_and_averages(strategy):
     return results
 
 
+def semi_supervised(strategy):
+    """Fits labelled and unlabelled images, with batch normalisation, on one device and on two replicas."""
+    results = {}
+    x = images(24)
+    batches = tf.data.Dataset.from_tensor_slices(((0.5 * x, np.arange(24) % 3), x)).batch(8)
+    for replicas, scope in {"one": None, "two": strategy}.items():
+        keras.utils.set_random_seed(0)
+        with (scope or tf.distribute.get_strategy()).scope():
+            sizes = dict(latent_dim=3, auxiliary_dim=2, num_classes=3, hidden_units=(8, 7), batch_normalization=True)
+            model = HandedInADGM(IMAGE_SHAPE, **sizes)
+            model.compile(keras.optimizers.SGD(1e-2), SemiSupervisedELBO(alpha=3.0))
+        history = model.fit(batches, epochs=2, shuffle=False, verbose=0).history
+        results[replicas] = {"weights": flat(model), "history": history}
+    return results
+
+
 def own_noise(strategy):
     """Returns what the two replicas drew in two steps of training and in one of testing, [3, 2, S * B * D]."""
     model = make(RecordingVAE, ELBO(), strategy)
@@ -191,6 +213,7 @@ def main(folder):
         "strategy": [type(strategy).__name__, strategy.num_replicas_in_sync],
         "same_steps": same_steps(strategy),
         "flows_and_averages": flows_and_averages(strategy),
+        "semi_supervised": semi_supervised(strategy),
         "own_noise": own_noise(strategy),
         "broken_replica": broken_replica(strategy),
         "zoo_entry": zoo_entry(folder),

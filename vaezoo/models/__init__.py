@@ -1,8 +1,24 @@
 """The zoo's systems, one file each."""
 
+from vaezoo.models.adgm import ADGM
+from vaezoo.models.avae import AVAE
 from vaezoo.models.conv_vae import ConvVAE
+from vaezoo.models.m1 import M1
+from vaezoo.models.m1m2 import M1M2
+from vaezoo.models.m2 import M2
 from vaezoo.models.resnet_vae import ResNetVAE
+from vaezoo.models.sdgm import SDGM
 from vaezoo.models.vae import VAE
 
 # The names that a config's [model] may use.
-MODELS = {"vae": VAE, "conv_vae": ConvVAE, "resnet_vae": ResNetVAE}
+MODELS = {
+    "vae": VAE,
+    "conv_vae": ConvVAE,
+    "resnet_vae": ResNetVAE,
+    "m1": M1,
+    "m2": M2,
+    "m1m2": M1M2,
+    "adgm": ADGM,
+    "sdgm": SDGM,
+    "avae": AVAE,
+}

@@ -1,0 +1,97 @@
+"""M2, the generative semi-supervised model: a VAE with a class beside its latents.
+
+D. P. Kingma, "Variational inference & deep learning" (2017), section 3.2.2; D. P. Kingma, D. J. Rezende, S. Mohamed,
+M. Welling, "Semi-supervised learning with deep generative models" (2014).
+
+    p(y) = 1/K,  p(z) = N(z; 0, I),  p(x | y, z) = Bernoulli or Gaussian of mlp(y, z)      (3.2)
+    q(y | x) = Cat(y; softmax of mlp(x))                                                    (3.5)
+    q(z | y, x) = N(z; mu, diag(sigma^2)),  mu, log sigma affine in mlp(y, x)               (3.4)
+
+    x [B, H, W, C] -> classifier -> log q(y | x) [1, B, K]
+    x [B, HWC], y [C, 1, 1, K] -> encoder -> posterior -> q(z | y, x): batch [C, 1, B], event [D]
+    y, z [C, S, B, D] -> decoder -> [C, S, B, F] -> likelihood -> log p(x | y, z) [C, S, B]
+
+Departures: weights start from Glorot's uniform distribution, those of q(z | y, x) from N(0, 0.001^2) as in the thesis;
+there is no weight decay (the thesis adds a N(0, I) prior over the weights).
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from vaezoo import checks
+from vaezoo.likelihoods import LIKELIHOODS
+from vaezoo.networks import JointMLP
+from vaezoo.posteriors import DiagonalGaussian
+from vaezoo.semi_supervised import Inference, SemiSupervisedModel
+
+INIT_STDDEV = 1e-3  # of the last layer of a posterior: it starts at the prior
+
+
+@keras.saving.register_keras_serializable(package="vaezoo")
+class M2(SemiSupervisedModel):
+    """The generative semi-supervised model.
+
+    Args:
+        image_shape: tuple of ints (H, W, C).
+        latent_dim: int, the dimension D of z.
+        num_classes: int, K.
+        hidden_units: widths of the hidden layers of each of the three networks.
+        activation: Keras activation of the hidden layers.
+        likelihood: a name in `vaezoo.likelihoods.LIKELIHOODS`.
+
+    Raises:
+        ValueError: if an argument is not as described.
+    """
+
+    def __init__(
+        self,
+        image_shape,
+        latent_dim=50,
+        num_classes=10,
+        hidden_units=(500,),
+        activation="softplus",
+        likelihood="bernoulli",
+        **kwargs,
+    ):
+        super().__init__(image_shape, latent_dim, num_classes, **kwargs)
+        self.hidden_units = checks.positive_ints("hidden_units", hidden_units)
+        self.activation = keras.activations.get(activation)
+        self.likelihood_name = checks.one_of("likelihood", likelihood, LIKELIHOODS)
+
+        dims = {"x": math.prod(self.image_shape), "y": num_classes, "z": latent_dim}
+        last = self.hidden_units[-1]
+
+        def net(inputs, name):
+            sizes = {key: dims[key] for key in inputs}
+            return JointMLP(sizes, self.hidden_units, activation, dtype=self.dtype_policy, name=name)
+
+        self.classifier = net("x", "classifier")
+        self.logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")
+        self.logits.build((None, last))
+        self.encoder = net("xy", "encoder")
+        self.posterior = DiagonalGaussian(last, latent_dim, INIT_STDDEV, name="posterior")
+        self.decoder = net("yz", "decoder")
+        self.likelihood = LIKELIHOODS[likelihood](last, self.image_shape, name="likelihood")
+
+    def infer(self, x, noise_a):
+        x = tf.reshape(x, [-1, math.prod(self.image_shape)])
+        logits = self.logits(self.classifier(self.classifier.project(x=x)))  # [B, K]
+        return Inference(tf.nn.log_softmax(logits)[tf.newaxis], None, None, self.encoder.project(x=x))
+
+    def style_posterior(self, inference, y):
+        return self.posterior.distribution(self.encoder(inference.style + self.encoder.project(y=y)))
+
+    def features(self, y, z, a):
+        return self.decoder(self.decoder.project(y=y) + self.decoder.project(z=z))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "latent_dim": self.style_dim,
+            "num_classes": self.num_classes,
+            "hidden_units": self.hidden_units,
+            "activation": keras.activations.serialize(self.activation),
+            "likelihood": self.likelihood_name,
+        }

@@ -1,0 +1,443 @@
+"""What models with a class share: bounds of labelled and unlabelled images, classification, generation by class.
+
+D. P. Kingma, "Variational inference & deep learning" (2017), section 3.3; L. Maaloe et al., "Auxiliary deep generative
+models" (2016).
+
+    p(x, y, a, z)     = p(y) p(z) p(a | y, z) p(x | a, y, z),   p(y) = 1/K, p(z) = N(0, I)      (3.2), (24)
+    q(a, y, z | x)    = q(a | x) q(y | a, x) q(z | a, y, x);    M2 has no auxiliary a            (3.4), (7)-(9)
+
+    L(x, y) = E_q(a, z | x, y) [ log p(x | .) + log p(y) - (log q - log p of a and of z) ]     (3.7), (10)
+    U(x)    = E_q(a | x) sum_y q(y | a, x) (L_a(x, y) - log q(y | a, x))                        (3.8), (27)
+
+Classes have an axis of their own, C, before samples and examples: with y [C, 1, 1, K], a [S, B, A] and what is made of
+x [B, F], sums broadcast to [C, S, B, F], and nothing that does not depend on a class is computed more than once.
+"""
+
+import math
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from vaezoo import checks
+from vaezoo.base import SAMPLE_STREAM, LatentVariableModel, Signature, noise_seed, standard_normal, to_unit_interval
+from vaezoo.layers import batch_statistics
+from vaezoo.metrics import ExampleMean
+from vaezoo.numerics import tile_samples
+from vaezoo.objectives import SemiSupervisedELBO, Terms
+from vaezoo.posteriors import reparameterize
+from vaezoo.replicas import global_batch_size
+
+tfd = tfp.distributions
+
+UNKNOWN = -1  # the label of an image whose class is not known, as in scikit-learn
+AVERAGED = 10  # draws of a that `predict_proba` averages q(y | a, x) over, the same ones for every image
+
+
+class Inference(NamedTuple):
+    """What is inferred about images before their class is looked at.
+
+    Attributes:
+        log_q_y: log q(y | a, x), [S, B, K]; [1, B, K] without an auxiliary variable.
+        a: a draw from q(a | x), [S, B, A]; None without an auxiliary variable.
+        log_q_a: its log-density, [S, B]; None without one.
+        style: what of the features of q(z | a, y, x) does not depend on y, [S, B, F] or [B, F].
+    """
+
+    log_q_y: tf.Tensor
+    a: tf.Tensor | None
+    log_q_a: tf.Tensor | None
+    style: tf.Tensor
+
+
+class SemiSupervisedModel(LatentVariableModel):
+    """A model p(x, y, z) of images and classes, most of which are not known.
+
+    A subclass owes `infer`, `style_posterior`, `features` and `likelihood`, and `auxiliary_prior` if it has an
+    auxiliary variable. The code of an image is z, its style, followed by its class, one-hot: [B, D + K].
+
+    `fit` takes `((x_labelled, y), x_unlabelled)`, as arrays or as a `tf.data.Dataset` of batches of them; `(x, y)` with
+    y = -1 where the class is unknown; or x alone, which learns clusters that nothing ties to classes.
+
+    Args:
+        image_shape: tuple of ints (H, W, C).
+        latent_dim: int, the dimension D of z.
+        num_classes: int, K, at least 2.
+        auxiliary_dim: int, the dimension A of a; 0 for none.
+    """
+
+    def __init__(self, image_shape, latent_dim, num_classes, auxiliary_dim=0, **kwargs):
+        latent_dim, num_classes = (
+            checks.positive_int("latent_dim", latent_dim),
+            checks.positive_int("num_classes", num_classes),
+        )
+        if num_classes < 2:
+            raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}")
+        super().__init__(image_shape, (latent_dim + num_classes,), **kwargs)
+        self.style_dim, self.num_classes = latent_dim, num_classes
+        self.auxiliary_dim = checks.non_negative_int("auxiliary_dim", auxiliary_dim)
+        self.cross_entropy_tracker = ExampleMean(name="cross_entropy")
+        self.error_rate_tracker = ExampleMean(name="error_rate")
+
+    # What a subclass owes.
+
+    def infer(self, x, noise_a):
+        """Images in [0, 1], [B, H, W, C], and noise, [S, B, A] or [S, 1, A] -> `Inference`."""
+        raise NotImplementedError
+
+    def style_posterior(self, inference, y):
+        """One-hot classes y, [C, ..., K] -> q(z | a, y, x): batch shape [C, S, B] or [C, 1, B], event shape [D]."""
+        raise NotImplementedError
+
+    def auxiliary_prior(self, y, z):
+        """Classes [..., K] and styles [..., D] -> p(a | y, z): batch shape [...], event shape [A]; None without a."""
+        return None
+
+    def features(self, y, z, a):
+        """Classes [..., K], styles [..., D] and a [..., A] -> features of the likelihood p(x | a, y, z), [..., F]."""
+        raise NotImplementedError
+
+    # The bounds.
+
+    def noise(self, num_samples, batch_size, *, seed):
+        """Returns the standard normal noise behind `num_samples` draws of a, z and y, [S, B, A + D + 1]."""
+        return standard_normal([num_samples, batch_size, self.auxiliary_dim + self.style_dim + 1], seed)
+
+    def _parts(self, noise):
+        """Splits noise [..., A + D + 1] into that of a, that of z, and uniform draws for y, [...]."""
+        noise_a, noise_z, noise_y = tf.split(noise, [self.auxiliary_dim, self.style_dim, 1], axis=-1)
+        return noise_a, noise_z, tfd.Normal(0.0, 1.0).cdf(noise_y[..., 0])
+
+    def class_terms(self, x, inference, y, noise_z, *, analytic_kl=False):
+        """Returns log p(x | .), [C, S, B], and the KL columns of a, if there is one, and of z, [C, S, B, G].
+
+        Args:
+            x: images in [0, 1], [B, H, W, C].
+            inference: what `infer` returned for them.
+            y: one-hot classes, [C, 1, 1, K] or [C, S, B, K].
+            noise_z: [S, B, D]; the classes share it.
+            analytic_kl: True gives KL(q(z | .) || p(z)) in closed form.
+        """
+        q = self.style_posterior(inference, y)
+        z, log_q = reparameterize(q, noise_z)  # [C, S, B, D], [C, S, B]
+        prior = tfd.MultivariateNormalDiag(tf.zeros(self.style_dim), tf.ones(self.style_dim))
+        columns = [tfd.kl_divergence(q, prior) if analytic_kl else log_q - prior.log_prob(z)]
+        if self.auxiliary_dim:
+            columns = [inference.log_q_a - self.auxiliary_prior(y, z).log_prob(inference.a), *columns]
+        features = self.features(y, z, inference.a)  # [C, S, B, F], or [S, B, F] where x does not depend on y
+        rows = tf.reshape(features, [-1, features.shape[-1]])
+        p = self.likelihood.distribution(rows)
+        log_lik = p.log_prob(tile_samples(x, tf.shape(rows)[0] // tf.shape(x)[0]))
+        log_lik = tf.reshape(log_lik, tf.shape(features)[:-1])
+        shape = tf.shape(log_q)
+        return tf.broadcast_to(log_lik, shape), tf.stack([tf.broadcast_to(kl, shape) for kl in columns], axis=-1)
+
+    def terms(self, x, noise, *, analytic_kl=False):
+        """Returns the `Terms` of draws of a, y and z, whose weights are honest: their mean is p(x). See the base class.
+
+        The KL columns are a's, if there is one, z's and y's. A draw of y has no gradient: train on `unlabelled_terms`.
+        """
+        x = to_unit_interval(x)
+        noise_a, noise_z, uniform = self._parts(noise)
+        inference = self.infer(x, noise_a)
+        y = one_hot_draw(inference.log_q_y, uniform)  # [S, B, K]
+        log_lik, kl = self.class_terms(x, inference, y[tf.newaxis], noise_z, analytic_kl=analytic_kl)
+        kl_y = tf.reduce_sum(y * inference.log_q_y, axis=-1) + math.log(self.num_classes)  # [S, B]
+        return Terms(log_lik[0], tf.concat([kl[0], kl_y[..., tf.newaxis]], axis=-1))
+
+    def unlabelled_terms(self, x, noise, *, analytic_kl=False, enumerate_classes=True):
+        """Returns the `Terms` whose ELBO is U(x): each is its expectation under q(y | a, x).
+
+        Their log-weights are no importance weights, but the importance-weighted bound of them is a bound.
+
+        `x`, `noise` and `analytic_kl` are those of `terms`; with `enumerate_classes=False` the expectation is estimated
+        from two classes, see `expectation_over_classes`.
+        """
+        x = to_unit_interval(x)
+        noise_a, noise_z, uniform = self._parts(noise)
+        inference = self.infer(x, noise_a)
+        log_q_y = inference.log_q_y
+        if enumerate_classes:
+            y = tf.eye(self.num_classes)[:, tf.newaxis, tf.newaxis]  # [K, 1, 1, K]
+        else:
+            y = top_class_and_another(log_q_y, uniform)  # [2, S, B, K]
+        log_lik, kl = self.class_terms(x, inference, y, noise_z, analytic_kl=analytic_kl)
+        values = tf.concat([log_lik[..., tf.newaxis], kl], axis=-1)  # [C, S, B, 1 + G]
+        values = expectation_over_classes(values, log_q_y, y, exact=enumerate_classes)  # [S, B, 1 + G]
+        kl_y = tf.reduce_sum(tf.exp(log_q_y) * log_q_y, axis=-1) + math.log(self.num_classes)
+        kl_y = tf.broadcast_to(kl_y, tf.shape(values)[:-1])
+        return Terms(values[..., 0], tf.concat([values[..., 1:], kl_y[..., tf.newaxis]], axis=-1))
+
+    def labelled_terms(self, x, y, noise, *, analytic_kl=False):
+        """Returns the `Terms` whose ELBO is L(x, y), and -log q(y | a, x), the mean over a, [B].
+
+        `x`, `noise` and `analytic_kl` are those of `terms`; y are classes, ints in 0..K-1, [B].
+        """
+        x = to_unit_interval(x)
+        noise_a, noise_z, _ = self._parts(noise)
+        inference = self.infer(x, noise_a)
+        y = tf.one_hot(y, self.num_classes)  # [B, K]
+        log_lik, kl = self.class_terms(x, inference, y[tf.newaxis, tf.newaxis], noise_z, analytic_kl=analytic_kl)
+        kl_y = tf.fill(tf.shape(log_lik[0]), math.log(self.num_classes))  # - log p(y)
+        cross_entropy = -tf.reduce_mean(tf.reduce_sum(y * inference.log_q_y, axis=-1), axis=0)
+        return Terms(log_lik[0], tf.concat([kl[0], kl_y[..., tf.newaxis]], axis=-1)), cross_entropy
+
+    # Using it.
+
+    def class_probabilities(self, x):
+        """Images [B, H, W, C] -> q(y | x), [B, K]: the mean of q(y | a, x) over `AVERAGED` draws of a, always the same.
+
+        Images binarized in training may be given as grey values: they are classified better so.
+        """
+        draws = AVERAGED if self.auxiliary_dim else 1
+        noise_a = np.random.default_rng(0).standard_normal((draws, 1, self.auxiliary_dim)).astype(np.float32)
+        return tf.reduce_mean(tf.exp(self.infer(to_unit_interval(x), noise_a).log_q_y), axis=0)
+
+    def predict_proba(self, x, batch_size=500):
+        """Returns the class probabilities of images [N, H, W, C], a numpy array [N, K]; see `class_probabilities`."""
+        checks.images("x", x, self.image_shape)
+        checks.positive_int("batch_size", batch_size)
+        parts = (x[first : first + batch_size] for first in range(0, len(x), batch_size))
+        return np.concatenate([np.asarray(self.class_probabilities(part)) for part in parts])
+
+    def encode(self, x):
+        """Returns z at zero noise, given the most probable class, and that class, one-hot: [B, D + K]."""
+        inference = self.infer(to_unit_interval(x), tf.zeros([1, 1, self.auxiliary_dim]))
+        y = tf.one_hot(tf.argmax(inference.log_q_y[0], axis=-1), self.num_classes)  # [B, K]
+        z = self.style_posterior(inference, y[tf.newaxis, tf.newaxis]).mean()[0, 0]
+        return tf.concat([z, y], axis=-1)
+
+    def image_distribution(self, z, noise_a=None):
+        """Codes [B, D + K] -> p(x | a, y, z), batch shape [B], at the a that noise [B, A] gives in p(a | y, z)."""
+        z, y = tf.split(z, [self.style_dim, self.num_classes], axis=-1)
+        a = None
+        if self.auxiliary_dim:
+            p = self.auxiliary_prior(y, z)
+            a = p.mean() if noise_a is None else p.bijector.forward(noise_a)
+        return self.likelihood.distribution(self.features(y, z, a))
+
+    def generate(self, noise, label=None):
+        """Returns E[x | a, y, z] for a draw from the prior, images [B, H, W, C].
+
+        Args:
+            noise: from `noise(1, B)`.
+            label: classes, ints [B]; None draws them.
+        """
+        noise_a, noise_z, uniform = self._parts(noise[0])
+        if label is None:
+            label = tf.minimum(tf.cast(uniform * self.num_classes, tf.int32), self.num_classes - 1)
+        y = tf.one_hot(label, self.num_classes)
+        return self.image_distribution(tf.concat([noise_z, y], axis=-1), noise_a).mean()
+
+    def sample(self, num_samples, *, seed, temperature=1.0, label=None):
+        """Returns E[x | a, y, z] for draws from the prior, [num_samples, H, W, C].
+
+        As in the base class, but that `temperature` scales a and z and not the draw of the class, and that `label`, a
+        class or one for each sample, sets it.
+        """
+        num_samples = checks.positive_int("num_samples", num_samples)
+        checks.non_negative("temperature", temperature)
+        noise = self.noise(1, num_samples, seed=noise_seed(seed, SAMPLE_STREAM))
+        scale = tf.concat([tf.fill([self.auxiliary_dim + self.style_dim], float(temperature)), [1.0]], axis=0)
+        if label is not None:
+            label = np.broadcast_to(checks.labels("label", label, self.num_classes), (num_samples,))
+        return self.generate(scale * noise, label)
+
+    def kl_per_dimension(self, x):
+        """Returns the KL of each value of a, then of z, from its prior, given the most probable class, nats [B, A + D].
+
+        That of a is taken at the posterior mean of z.
+        """
+        x = to_unit_interval(x)
+        z, y = tf.split(self.encode(x), [self.style_dim, self.num_classes], axis=-1)
+        inference = self.infer(x, tf.zeros([1, 1, self.auxiliary_dim]))
+        q = self.style_posterior(inference, y[tf.newaxis, tf.newaxis])
+        kl_z = tfd.kl_divergence(tfd.Normal(q.mean(), q.stddev()), tfd.Normal(0.0, 1.0))[0, 0]
+        if not self.auxiliary_dim:
+            return kl_z
+        q, p = self.auxiliary_posterior(x), self.auxiliary_prior(y, z)
+        return tf.concat([tfd.kl_divergence(*(tfd.Normal(d.mean(), d.stddev()) for d in (q, p))), kl_z], axis=-1)
+
+    # Training it.
+
+    def training_loss(self, data):
+        """Returns the loss of `((x_labelled, y), x_unlabelled)`, or of x alone; see `SemiSupervisedELBO`."""
+        labelled, x = split_data(data)
+        x = self._images_of(x)
+        objective, step = self.objective, self.optimizer.iterations
+        options = {"analytic_kl": objective.analytic_kl}
+        enumerate_classes = getattr(objective, "enumerate_classes", True)
+        terms = self.unlabelled_terms(x, self._training_noise(x), enumerate_classes=enumerate_classes, **options)
+        bound = objective(terms, step)  # [B]
+        loss = -tf.reduce_sum(bound) / global_batch_size(x)
+        if labelled is None:
+            return loss, {"loss": -bound, "terms": terms}
+        if not isinstance(objective, SemiSupervisedELBO):
+            raise ValueError(f"`objective` must be a SemiSupervisedELBO to learn from labels. Received: {objective}")
+        x_labelled, y = self._images_of(labelled[0]), labelled[1]
+        with batch_statistics(update=False):
+            labelled_terms, cross_entropy = self.labelled_terms(
+                x_labelled, y, self._training_noise(x_labelled, 1), **options
+            )
+        labelled_bound = objective(labelled_terms, step) - objective.alpha * cross_entropy
+        weight = objective.labelled_weight
+        loss -= weight * tf.reduce_sum(labelled_bound) / global_batch_size(x_labelled)
+        losses = -bound - weight * tf.reduce_mean(labelled_bound)
+        return loss, {"loss": losses, "terms": terms, "cross_entropy": cross_entropy}
+
+    def measure(self, data):
+        """Measures the ELBO as the base class does and, of `(x, y)`, the error rate in %."""
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        measured = super().measure(x)
+        if y is None:
+            return measured
+        wrong = tf.argmax(self.class_probabilities(x), axis=-1) != tf.cast(tf.reshape(y, [-1]), tf.int64)
+        return {**measured, "error_rate": 100.0 * tf.cast(wrong, tf.float32)}
+
+    @property
+    def metrics(self):
+        return [*super().metrics, self.cross_entropy_tracker, self.error_rate_tracker]
+
+    def _update_metrics(self, loss, terms, **measured):
+        trackers = {"cross_entropy": self.cross_entropy_tracker, "error_rate": self.error_rate_tracker}
+        for name, values in measured.items():
+            trackers[name].update_state(values)
+        logs = super()._update_metrics(loss, terms)
+        return {name: value for name, value in logs.items() if name not in trackers or name in measured}
+
+    def fit(self, x=None, y=None, batch_size=None, **kwargs):
+        """Trains on labelled and unlabelled images, as `keras.Model.fit` does; for the forms of data, see the class.
+
+        Arrays become batches of `batch_size` unlabelled images, each beside at most as many labelled ones. The images
+        of `(x, y)` all count as unlabelled, those with a label as labelled besides.
+
+        Raises:
+            ValueError: images or labels are not legal; no label is known, or none of some class.
+        """
+        if y is not None:
+            y = checks.labels("y", y, self.num_classes, unknown=UNKNOWN)
+            checks.images("x", x, self.image_shape)
+            _check_lengths(x, y)
+            known = y != UNKNOWN
+            x = (np.asarray(x)[known], y[known]), np.asarray(x)
+        if isinstance(x, tuple):
+            (x_labelled, y), x_unlabelled = x
+            checks.images("x_labelled", x_labelled, self.image_shape)
+            checks.images("x_unlabelled", x_unlabelled, self.image_shape)
+            y = checks.labels("y", y, self.num_classes, every=True)
+            _check_lengths(x_labelled, y)
+            x = paired_batches(x_labelled, y, x_unlabelled, batch_size or 32)
+            batch_size, kwargs["shuffle"] = None, False  # the dataset has and does both
+        return super().fit(x, batch_size=batch_size, **kwargs)
+
+    # Exporting it.
+
+    def export_signatures(self):
+        """Returns the base class's signatures, and `classify` and `sample_class`."""
+        images = tf.TensorSpec([None, *self.image_shape], tf.float32, "images")
+        seed, label = (tf.TensorSpec([None], tf.int32, name) for name in ("seed", "label"))
+
+        def classify(images):
+            return {"probabilities": self.class_probabilities(images)}
+
+        def sample_class(seed, label):
+            what = [f"`label` must be in 0..{self.num_classes - 1}. Received:", label]
+            tf.debugging.Assert(tf.reduce_all((label >= 0) & (label < self.num_classes)), what)
+            return {"images": self.generate(self._noise_of_rows(seed, SAMPLE_STREAM), label)}
+
+        def sample_lite(num_samples):
+            shape = tf.stack([1, num_samples, self.auxiliary_dim + self.style_dim + 1])
+            return {"images": self.generate(tf.random.normal(shape))}
+
+        return [
+            *(
+                s._replace(function=sample_lite) if s.name == "sample" and s.lite else s
+                for s in super().export_signatures()
+            ),
+            Signature("classify", classify, (images,)),
+            Signature("sample_class", sample_class, (seed, label), lite=False),
+        ]
+
+
+def _check_lengths(x, y):
+    if len(x) != len(y):
+        raise ValueError(f"`y` must hold a label per image, {len(x)}. Received: {len(y)}")
+
+
+# Classes in batches.
+
+
+def one_hot_draw(log_probs, uniform):
+    """Returns a one-hot draw of each row of log-probabilities [..., K], by the inverse CDF at uniform numbers [...]."""
+    below = uniform[..., tf.newaxis] > tf.cumsum(tf.exp(log_probs), axis=-1)
+    last = log_probs.shape[-1] - 1  # the sum may be a rounding error short of 1
+    return tf.one_hot(tf.minimum(tf.reduce_sum(tf.cast(below, tf.int32), axis=-1), last), last + 1)
+
+
+def top_class_and_another(log_q_y, uniform):
+    """Returns the most probable class, and a draw from q of the others, one-hot, [2, S, B, K]."""
+    log_q_y = tf.stop_gradient(log_q_y)
+    top = tf.one_hot(tf.argmax(log_q_y, axis=-1), log_q_y.shape[-1])  # [S, B, K]
+    others = tf.nn.log_softmax(tf.where(top > 0, -np.inf, log_q_y))
+    another = one_hot_draw(others, uniform)
+    return tf.stack([tf.broadcast_to(top, tf.shape(another)), another])
+
+
+def expectation_over_classes(values, log_q_y, y, *, exact):
+    """Returns sum_k q(k) v_k of values per class, [C, S, B, V] -> [S, B, V], with its gradient.
+
+    With all classes that is what it says. With the top class t and a draw j of the others, j ~ q(j) / (1 - q(t)), and
+    the baseline b = v_t, held constant,
+
+        b + q(t) (v_t - b) + q(j) / [q(j)] * (1 - [q(t)]) * (v_j - b),     [.] held constant,
+
+    has the same expectation and gradient: since the q(k) sum to 1, b contributes nothing to either.
+
+    Args:
+        values: [C, S, B, V].
+        log_q_y: [S, B, K] or [1, B, K].
+        y: the classes, one-hot: [K, 1, 1, K], or from `top_class_and_another`.
+        exact: whether these are all classes.
+    """
+    log_q = tf.reduce_sum(y * log_q_y, axis=-1)  # [C, S, B]
+    if exact:
+        return tf.reduce_sum(tf.exp(log_q)[..., tf.newaxis] * values, axis=0)
+    top, another = tf.unstack(log_q)
+    rest = tf.stop_gradient(-tf.math.expm1(top))  # 1 - q(t)
+    weights = tf.stack([tf.exp(top), tf.exp(another - tf.stop_gradient(another)) * rest])
+    baseline = tf.stop_gradient(values[0])
+    return baseline + tf.reduce_sum(weights[..., tf.newaxis] * (values - baseline), axis=0)
+
+
+def split_data(data):
+    """Splits what a training step is given into `(x_labelled, y)`, or None, and x.
+
+    Raises:
+        ValueError: it is a batch of pairs `(x, y)`: which of them are labelled has to be decided before batching.
+    """
+    if isinstance(data, tuple) and isinstance(data[0], tuple):
+        return data
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+    if y is not None:
+        raise ValueError(
+            "`x` must be a dataset of images, or of ((x_labelled, y), x_unlabelled). Received a dataset of (x, y)."
+        )
+    return None, x
+
+
+def paired_batches(x_labelled, y, x_unlabelled, batch_size):
+    """Returns a `tf.data.Dataset` of ((x_labelled, y), x_unlabelled): a pass over the latter, shuffled anew each time.
+
+    A batch holds `batch_size` unlabelled images, and as many labelled ones, or all if there are not so many.
+    """
+    labelled_size = min(checks.positive_int("batch_size", batch_size), len(y))
+    x_labelled, y, x_unlabelled = (tf.constant(value) for value in (x_labelled, y, x_unlabelled))
+    unlabelled = tf.data.Dataset.range(len(x_unlabelled)).shuffle(len(x_unlabelled)).batch(batch_size)
+    labelled = tf.data.Dataset.range(len(y)).shuffle(len(y)).repeat().batch(labelled_size)
+
+    def gather(rows, labelled_rows):
+        return (tf.gather(x_labelled, labelled_rows), tf.gather(y, labelled_rows)), tf.gather(x_unlabelled, rows)
+
+    return tf.data.Dataset.zip(unlabelled, labelled).map(gather).prefetch(tf.data.AUTOTUNE)
