@@ -147,6 +147,23 @@ def test_renaming_the_classes_renames_the_predictions(seed):
     assert np.mean(renamed == new_names[predictions]) > 0.99  # libsvm's solution has a tolerance
 
 
+def test_the_weight_of_guesses_grows_geometrically_and_that_of_labels_stays(monkeypatch):
+    weights, original = [], SVC.fit
+
+    def fit(self, x, y, sample_weight=None):
+        weights.append(sample_weight)
+        return original(self, x, y, sample_weight)
+
+    monkeypatch.setattr(SVC, "fit", fit)
+    x, _, labels = clusters(0)
+    TransductiveSVM().fit(x, labels)
+    assert weights.pop(0) is None  # the labelled rows alone
+    weights = np.array(weights)  # [fits, labelled rows, then guesses]
+    assert (weights[:, :12] == 1).all()
+    np.testing.assert_allclose(np.log10(weights[::2, 12:]), np.tile(np.linspace(-3, 0, 7)[:, None], 188), atol=1e-12)
+    np.testing.assert_array_equal(weights[1::2], weights[::2])
+
+
 def test_labelled_proportions_decide_those_of_the_guesses():
     """One broad cluster: three times as many labels of a class draw about three times as many rows to it."""
     x = np.random.default_rng(0).uniform(size=(600, 1))

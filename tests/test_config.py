@@ -9,6 +9,7 @@ import pytest
 
 from vaezoo import config, zoo
 from vaezoo.models.resnet_vae import ResNetVAE
+from vaezoo.objectives import alpha
 
 ENTRY = "vae_digits"
 
@@ -28,10 +29,24 @@ def test_every_decay_ends_with_the_training(name):
     images = {"digits": 1297, "mnist": 55_000, "frey_face": 1600, "cifar10": 45_000}
     settings = config.read(name)
     schedule = settings.train.optimizer.args["learning_rate"]
-    if isinstance(schedule, float):
-        pytest.skip("a constant rate")
+    if isinstance(schedule, float) or schedule["schedule"] == "PiecewiseConstantDecay":
+        pytest.skip("constant rates")
     steps = settings.train.epochs * (images[settings.data.name] // settings.train.batch_size)
     assert schedule["decay_steps"] + schedule.get("warmup_steps", 0) == steps
+
+
+@pytest.mark.parametrize("name", [name for name in config.names() if config.read(name).data.labels])
+def test_labels_are_those_of_the_paper(name):
+    settings = config.read(name)
+    assert settings.data.labels == 100
+    assert settings.objective.name == "semi_supervised_elbo"
+
+
+@pytest.mark.parametrize("name", ["adgm_mnist100", "sdgm_mnist100"])
+def test_alpha_is_that_of_the_paper(name):
+    """beta = 0.1 times (N_l + N_u) / N_l, section 2.3 of Maaloe et al.; all 55,000 images count."""
+    settings = config.read(name)
+    assert settings.objective.args["alpha"] == pytest.approx(alpha(100, 55_000 - 100))
 
 
 THESIS_TABLE_5_1 = {
@@ -98,7 +113,10 @@ def test_command_line_values_are_toml_or_strings(text, key, value):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"train.epoch": 3}, "`train.epoch` must be a known key: optimizer, epochs, batch_size, seed, jit_compile."),
+        (
+            {"train.epoch": 3},
+            "`train.epoch` must be a known key: optimizer, epochs, batch_size, seed, jit_compile, start_from.",
+        ),
         ({"train.epoch": 3}, "Did you mean 'epochs'?"),
         ({"trian.epochs": 3}, "Did you mean 'train'?"),
         ({"train.epochs": "3"}, "`train.epochs` must be of type int. Received: '3'"),
@@ -109,7 +127,7 @@ def test_command_line_values_are_toml_or_strings(text, key, value):
         ({"train.epochs.more": 3}, "`train.epochs` must be a table to set `more` in it. Received: 300"),
         (
             {"model.name": "vea"},
-            "`model.name` must be one of: conv_vae, resnet_vae, vae. Received: 'vea'. Did you mean 'vae'?",
+            "`model.name` must be one of: adgm, avae, conv_vae, m1, m1m2, m2, resnet_vae, sdgm, vae. Received: 'vea'. Did you mean 'vae'?",
         ),
         ({"model.args.latentdim": 3}, "latentdim"),
         ({"objective.name": "free_bits", "objective.args": {}}, "must be arguments of FreeBits"),

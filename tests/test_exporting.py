@@ -21,6 +21,7 @@ import tensorflow as tf
 import vaezoo
 from vaezoo import exporting, files
 from vaezoo.models import MODELS
+from vaezoo.semi_supervised import SemiSupervisedModel
 
 TINY = {system: {**args, "image_shape": (6, 5, 3)} for system, args in conftest.TINY.items()}  # as PNG files can be
 # What is exported: name -> system, constructor arguments, and whether it is trained a step with XLA before.
@@ -147,7 +148,9 @@ def make_model(case):
     keras.utils.set_random_seed(0)
     model = MODELS[system](**args)
     rng = np.random.default_rng(0)
-    model.set_weights([rng.normal(0.0, 0.2, weight.shape) for weight in model.get_weights()])
+    for weight in model.weights:
+        value = rng.normal(0.0, 0.2, weight.shape)
+        weight.assign(np.abs(value) if weight.name == "variance" else value)
     if train_with_xla:
         model.compile(jit_compile=True)
         model.fit(rng.random((4, *model.image_shape), np.float32), verbose=0)
@@ -259,6 +262,8 @@ def test_saved_model_has_every_form_of_the_signatures_and_the_first_is_the_defau
     expected = {"encode", "encode_uint8", "decode", "sample", "score", "score_uint8", "serving_default"}
     if exported.model.image_shape[-1] != 2:
         expected |= {"encode_png", "decode_png", "sample_png", "score_png"}
+    if isinstance(exported.model, SemiSupervisedModel):
+        expected |= {"classify", "classify_uint8", "classify_png", "sample_class", "sample_class_png"}
     assert set(signatures) == expected == {call.signature for call in exported.calls}
 
 

@@ -11,8 +11,10 @@ from vaezoo import config
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 
 
-def python_blocks():
-    return re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def block_with(text):
+    """Returns the one block of Python that holds a text."""
+    (block,) = (block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if text in block)
+    return block
 
 
 @pytest.mark.parametrize("name", [name for name in config.names() if config.read(name).weights])
@@ -24,7 +26,7 @@ def test_the_table_has_the_cards_figures(name):
 
 def test_a_model_of_the_users_own_trains():
     scope = {}
-    exec(python_blocks()[1], scope)
+    exec(block_with("class MyVAE"), scope)
     model = scope["MyVAE"](latent_dim=3)
     model.compile("adam")
     images = np.random.default_rng(0).random((20, 28, 28, 1)).astype("float32")
@@ -38,10 +40,22 @@ def test_a_model_of_the_users_own_trains():
 def test_the_first_block_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).random((200, 28, 28, 1)).astype("float32")
-    block = python_blocks()[0].replace('vaezoo.train("vae_digits")', 'vaezoo.train("vae_digits", overrides=SHORT)')
+    block = block_with("vaezoo.train").replace(
+        'vaezoo.train("vae_digits")', 'vaezoo.train("vae_digits", overrides=SHORT)'
+    )
     exec(block, {"x_train": images, "x_val": images[:100], "SHORT": {"train.epochs": 1}})
     assert (tmp_path / "exports" / "mine" / "1" / "saved_model.pb").exists()
     assert (tmp_path / "runs" / "vae_digits" / "best.weights.h5").exists()
+
+
+@pytest.mark.slow
+def test_the_block_with_labels_runs(real_data):
+    real_data("mnist")
+    block = block_with("semi_supervised").replace("epochs=20", "steps_per_epoch=2")
+    scope = {}
+    exec(f"import vaezoo\n{block}", scope)
+    assert len(scope["splits"].indices) == 100
+    assert scope["model"].predict_proba(scope["splits"].test.images[:10]).shape == (10, 10)
 
 
 def test_every_command_of_the_readme_exists():

@@ -348,8 +348,10 @@ class SemiSupervisedModel(LatentVariableModel):
             return {"images": self.generate(self._noise_of_rows(seed, SAMPLE_STREAM), label)}
 
         def sample_lite(num_samples):
-            shape = tf.stack([1, num_samples, self.auxiliary_dim + self.style_dim + 1])
-            return {"images": self.generate(tf.random.normal(shape))}
+            # The normal CDF, which else turns noise into a class, is not among LiteRT's builtin ops.
+            label = tf.random.uniform(num_samples[tf.newaxis], maxval=float(self.num_classes))
+            noise = tf.random.normal(tf.stack([1, num_samples, self.auxiliary_dim + self.style_dim + 1]))
+            return {"images": self.generate(noise, tf.minimum(tf.cast(label, tf.int32), self.num_classes - 1))}
 
         return [
             *(
