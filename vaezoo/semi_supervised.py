@@ -288,13 +288,14 @@ class SemiSupervisedModel(LatentVariableModel):
         return loss, {"loss": losses, "terms": terms, "cross_entropy": cross_entropy}
 
     def measure(self, data):
-        """Measures the ELBO as the base class does and, of `(x, y)`, the error rate in %."""
+        """Measures the ELBO as the base class does and, of `(x, y)`, the error rate in % where y is known."""
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
         measured = super().measure(x)
         if y is None:
             return measured
-        wrong = tf.argmax(self.class_probabilities(x), axis=-1) != tf.cast(tf.reshape(y, [-1]), tf.int64)
-        return {**measured, "error_rate": 100.0 * tf.cast(wrong, tf.float32)}
+        y = tf.cast(tf.reshape(y, [-1]), tf.int64)
+        wrong = 100.0 * tf.cast(tf.argmax(self.class_probabilities(x), axis=-1) != y, tf.float32)
+        return {**measured, "error_rate": tf.boolean_mask(wrong, y != UNKNOWN)}
 
     @property
     def metrics(self):
