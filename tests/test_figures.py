@@ -52,7 +52,7 @@ def figures():
     return measure
 
 
-@pytest.mark.parametrize("name", ["vae_mnist", "vae_mnist_2d", "vae_mnist_fullcov", "iwae_mnist"])
+@pytest.mark.parametrize("name", ["vae_mnist", "vae_mnist_2d", "vae_mnist_fullcov", "iwae_mnist", "m1_mnist"])
 def test_mnist_cards_are_true(figures, test_images, name):
     """All 10,000 images, other draws of z, which move the mean by far less than its error over the images."""
     value, standard_error = claimed(name)
@@ -99,6 +99,26 @@ def test_the_cifar10_card_is_true(figures, real_data):
     assert measured.elbo == pytest.approx(value, abs=0.5 * standard_error)
     stated = float(re.search(r"([\d.]+) bits/dim", config.read("iaf_cifar10").weights.measured).group(1))
     assert measured.elbo_bits_per_dim == pytest.approx(stated, abs=0.005)
+
+
+def test_the_sdgm_card_is_true(figures, test_images, real_data):
+    """All 10,000 test images: the bound by one draw of each, the error rate on the grey values."""
+    value, standard_error = claimed("sdgm_mnist100")
+    assert figures("sdgm_mnist100", test_images, num_samples=1).elbo == pytest.approx(value, abs=0.5 * standard_error)
+    test = real_data("mnist").test
+    wrong = evaluation.error_rate(vaezoo.load("sdgm_mnist100"), test.images, test.labels)
+    assert wrong == pytest.approx(claimed_error("sdgm_mnist100"), abs=0.02)
+
+
+def test_the_m1_card_is_true_for_one_draw_of_labels(real_data):
+    """A transductive SVM on the features, within three standard deviations of the mean over the draws."""
+    drawn = data.draw_labels(real_data("mnist"), 100, seed=0)
+    wrong = evaluation.feature_error_rate(vaezoo.load("m1_mnist"), drawn, "tsvm")
+    assert wrong == pytest.approx(claimed_error("m1_mnist"), abs=3 * 0.14)
+
+
+def claimed_error(name):
+    return float(re.search(r"([\d.]+) % error", config.read(name).weights.measured).group(1))
 
 
 def test_vae_mnist_reaches_98_nats(figures, test_images):

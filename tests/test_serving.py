@@ -404,7 +404,7 @@ def test_a_bad_request_gets_an_error_that_says_so_and_the_next_one_an_answer(ser
 
 # Every zoo entry.
 
-MOST_PARAMS = 10_000_000  # two entries without weights have more, and take minutes each
+MOST_PARAMS = 5_000_000  # two entries without weights have more, and take minutes each
 
 
 @pytest.fixture(scope="module")
