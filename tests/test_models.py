@@ -71,7 +71,7 @@ def test_weights_saved_and_loaded_give_the_same_codes(system, make_tiny, images,
     np.testing.assert_array_equal(model.encode(images), other.encode(images))
 
 
-@pytest.mark.parametrize("objective", [ELBO(), ELBO(2, analytic_kl=False), IWAE(3), FreeBits(0.01)], ids=str)
+@pytest.mark.parametrize("objective", [ELBO(), ELBO(2, analytic_kl=False), IWAE(3), FreeBits(1e-4, num_samples=20)], ids=str)
 def test_every_trainable_variable_gets_a_finite_gradient(system, make_tiny, images, objective):
     model = make_tiny(system)
     model.fit(images, verbose=0)  # a step, for a kernel behind a weight that starts at 0 has no gradient before it
@@ -93,7 +93,8 @@ def test_fit_lowers_the_loss(system, make_tiny, images, jit_compile):
         system, keras.optimizers.Adam(3e-3), jit_compile=jit_compile
     )  # gently: a free scale jumps at 1e-2
     history = model.fit(images, batch_size=20, epochs=30, verbose=0).history
-    assert history["loss"][-1] < history["loss"][0] - 1.0
+    least = 0.1 if system == "m1m2" else 1.0  # its M1, and with it log p(x | a), stays as it is
+    assert history["loss"][-1] < history["loss"][0] - least
     assert set(history) >= {"loss", "elbo", "log_likelihood", "kl"}
 
 

@@ -73,6 +73,8 @@ class Run:
 
 def writing(folder):
     """Tells whether a file is being written in the folder, or was when its process was killed."""
+    if not folder.exists():  # killed before it was made
+        return False
     return any(name.startswith(files.PREFIX) for name in os.listdir(folder))
 
 
