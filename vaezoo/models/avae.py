@@ -16,9 +16,9 @@ than Gaussian. The bound (2) has them; an importance-weighted estimate of it ten
 
 The KL is sampled, in columns a_1, z_1, a_2, z_2, ...; of z_L it may be the closed form. The code of an image is z_1.
 
-Departures: p(a_i | z_>=i) as in (20); (2) prints p(a | z, x). The layers of mean and log-scale start from
-N(0, 0.001^2), not from Glorot's distribution, so that the posteriors start at the priors. Layers of latents differ in
-their dimensions only: all networks have the same hidden units.
+Departures: p(a_i | z_>=i) as in (20); (2) prints p(a | z, x). The layers of mean and log-scale start from small normal
+weights: from Glorot's, log-scales compound through exp, and the first steps are NaN. All networks have the same hidden
+units, whatever their layer.
 """
 
 import math
@@ -38,7 +38,8 @@ from vaezoo.posteriors import DiagonalGaussian, reparameterize
 
 tfd = tfp.distributions
 
-INIT_STDDEV = 1e-3  # of the layers of mean and log-scale
+INIT_STDDEV = 1e-3  # of the layers of mean and log-scale: the posteriors of z start at the priors
+AUXILIARY_INIT_STDDEV = 0.03  # of those of q(a | .): an a that said nothing of x at first would be slow to be used
 
 
 class Draw(NamedTuple):
@@ -56,13 +57,14 @@ class Factor(keras.layers.Layer):
         input_dims: dict of the inputs' names to their sizes.
         dim: int, the size of the variable.
         hidden_units, activation, batch_normalization: as in `JointMLP`.
+        init_stddev: as in `DiagonalGaussian`.
     """
 
-    def __init__(self, input_dims, dim, hidden_units, activation, *, batch_normalization, **kwargs):
+    def __init__(self, input_dims, dim, hidden_units, activation, *, batch_normalization, init_stddev, **kwargs):
         super().__init__(**kwargs)
         settings = {"batch_normalization": batch_normalization, "dtype": self.dtype_policy}
         self.net = JointMLP(input_dims, hidden_units, activation, name="net", **settings)
-        self.head = DiagonalGaussian(hidden_units[-1], dim, INIT_STDDEV, name="head")
+        self.head = DiagonalGaussian(hidden_units[-1], dim, init_stddev, name="head")
         self.built = True
 
     def distribution(self, **inputs):
@@ -120,16 +122,19 @@ class AVAE(LatentVariableModel):
         pixels, widths = math.prod(self.image_shape), self.hidden_units
         settings = {"batch_normalization": batch_normalization, "dtype": self.dtype_policy}
 
-        def factors(name, input_dims, dims):
+        def factors(name, input_dims, dims, init_stddev=INIT_STDDEV):
             return [
-                Factor(inputs, dim, widths, activation, name=f"{name}_{layer}", **settings)
+                Factor(inputs, dim, widths, activation, init_stddev=init_stddev, name=f"{name}_{layer}", **settings)
                 for layer, (inputs, dim) in enumerate(zip(input_dims, dims, strict=True), start=1)
             ]
 
         # One factor per layer in each list, layer 1 first; p(z_L) has no network.
         below, z_dims = (pixels, *latent_dims[:-1]), {f"z_{i}": dim for i, dim in enumerate(latent_dims, start=1)}
         self.auxiliary_posteriors = factors(
-            "q_a", [{"x": pixels}, *({"x": pixels, "a": dim} for dim in self.auxiliary_dims[:-1])], self.auxiliary_dims
+            "q_a",
+            [{"x": pixels}, *({"x": pixels, "a": dim} for dim in self.auxiliary_dims[:-1])],
+            self.auxiliary_dims,
+            AUXILIARY_INIT_STDDEV,
         )
         self.posteriors = factors(
             "q_z", [{"a": a, "z": z} for a, z in zip(self.auxiliary_dims, below, strict=True)], latent_dims
