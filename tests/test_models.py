@@ -71,7 +71,9 @@ def test_weights_saved_and_loaded_give_the_same_codes(system, make_tiny, images,
     np.testing.assert_array_equal(model.encode(images), other.encode(images))
 
 
-@pytest.mark.parametrize("objective", [ELBO(), ELBO(2, analytic_kl=False), IWAE(3), FreeBits(1e-4, num_samples=20)], ids=str)
+@pytest.mark.parametrize(
+    "objective", [ELBO(), ELBO(2, analytic_kl=False), IWAE(3), FreeBits(1e-4, num_samples=20)], ids=str
+)
 def test_every_trainable_variable_gets_a_finite_gradient(system, make_tiny, images, objective):
     model = make_tiny(system)
     model.fit(images, verbose=0)  # a step, for a kernel behind a weight that starts at 0 has no gradient before it
