@@ -171,3 +171,26 @@ def test_a_mistyped_command_gets_a_suggestion():
     result = vaezoo("trian", "vae_digits")
     assert result.returncode == 2
     assert "Did you mean 'train'" in result.stderr
+
+
+@pytest.mark.slow
+def test_classify_prints_the_error_of_each_draw_and_their_mean(run):
+    digits = [
+        "--set",
+        "data.name=digits",
+        "--set",
+        "model.args.image_shape=[8,8,1]",
+        "--set",
+        "data.transform=unit_interval",
+    ]
+    result = vaezoo("train", "m1_mnist", *digits, *SMALL, "--dir", "m1", cwd=run)
+    assert result.returncode == 0, result.stderr
+    lines = vaezoo(
+        "classify", "m1", "--classifier", "knn", "--labels", "50", "--draws", "2", cwd=run
+    ).stdout.splitlines()
+    errors = [float(line.split()[3]) for line in lines[:2]]
+    assert all(0 < error < 100 for error in errors)
+    assert float(lines[2].split("mean ")[1].split()[0]) == pytest.approx(sum(errors) / 2, abs=0.011)
+    refused = vaezoo("classify", "runs/vae_digits", cwd=run)
+    assert refused.returncode == 1
+    assert "`name` must be an M1, a model of features. Received: vae_digits, a vae" in refused.stderr

@@ -149,8 +149,9 @@ def classify(
 
     model, entry = _load(name, weights, overrides)
     from vaezoo import data, evaluation
+    from vaezoo.models import M1
 
-    if not hasattr(model, "features") or hasattr(model, "predict_proba"):
+    if not isinstance(model, M1):
         raise ValueError(f"`name` must be an M1, a model of features. Received: {entry.name}, a {entry.model.name}")
     splits, errors = data.load(entry.data.name), []
     for seed in range(draws):
