@@ -12,6 +12,15 @@ from vaezoo.models.resnet_vae import ResNetVAE
 from vaezoo.objectives import alpha
 
 ENTRY = "vae_digits"
+TRAINING_IMAGES = {
+    "digits": 1297,
+    "moons": 10_000,
+    "mnist": 55_000,
+    "frey_face": 1600,
+    "cifar10": 45_000,
+    "svhn_cropped": 603_388,
+    "smallnorb": 21_870,
+}
 
 
 @pytest.mark.parametrize("name", config.names())
@@ -26,27 +35,29 @@ def test_every_entry_builds_and_has_the_parameters_it_states(name):
 @pytest.mark.parametrize("name", config.names())
 def test_every_decay_ends_with_the_training(name):
     """The schedules count steps: epochs * (training images // batch size); those of a warm-up come before the decay."""
-    images = {"digits": 1297, "mnist": 55_000, "frey_face": 1600, "cifar10": 45_000}
     settings = config.read(name)
     schedule = settings.train.optimizer.args["learning_rate"]
     if isinstance(schedule, float) or schedule["schedule"] == "PiecewiseConstantDecay":
         pytest.skip("constant rates")
-    steps = settings.train.epochs * (images[settings.data.name] // settings.train.batch_size)
+    steps = settings.train.epochs * (TRAINING_IMAGES[settings.data.name] // settings.train.batch_size)
     assert schedule["decay_steps"] + schedule.get("warmup_steps", 0) == steps
 
 
 @pytest.mark.parametrize("name", [name for name in config.names() if config.read(name).data.labels])
 def test_labels_are_those_of_the_paper(name):
     settings = config.read(name)
-    assert settings.data.labels == 100
+    published = {"mnist": 100, "svhn_cropped": 1000, "smallnorb": 1000, "moons": 6}
+    assert settings.data.labels == published[settings.data.name]
     assert settings.objective.name == "semi_supervised_elbo"
 
 
-@pytest.mark.parametrize("name", ["adgm_mnist100", "sdgm_mnist100"])
+@pytest.mark.parametrize("name", ["adgm_mnist100", "sdgm_mnist100", "sdgm_svhn1000", "sdgm_norb1000", "m1m2_svhn1000"])
 def test_alpha_is_that_of_the_paper(name):
-    """beta = 0.1 times (N_l + N_u) / N_l, section 2.3 of Maaloe et al.; all 55,000 images count."""
+    """beta = 0.1 times (N_l + N_u) / N_l, section 2.3 of Maaloe et al.; all training images count."""
     settings = config.read(name)
-    assert settings.objective.args["alpha"] == pytest.approx(alpha(100, 55_000 - 100))
+    labels = settings.data.labels
+    expected = alpha(labels, TRAINING_IMAGES[settings.data.name] - labels)
+    assert settings.objective.args["alpha"] == pytest.approx(expected, rel=1e-4)
 
 
 THESIS_TABLE_5_1 = {

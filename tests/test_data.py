@@ -132,6 +132,32 @@ def test_a_set_without_images_is_refused():
         data.load("glue")
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"), [("svhn_cropped", (32, 32, 3), 10), ("smallnorb", (32, 32, 2), 5)]
+)
+def test_sets_too_large_to_be_at_hand_are_read_as_their_papers_do(name, shape, classes):
+    """From TFDS' made-up examples of the sets' own features."""
+    import tensorflow_datasets as tfds
+
+    with tfds.testing.mock_data(num_examples=20):
+        for part in data.TFDS_SPLITS[name]:
+            images, labels = data._read(tfds.builder(name), part)
+            assert images.shape == (20, *shape)
+            assert images.dtype == np.uint8
+            assert labels.min() >= 0
+            assert labels.max() < classes
+
+
+def test_a_norb_pair_is_both_images_averaged_over_3x3_and_rounded():
+    rng = np.random.default_rng(0)
+    example = {key: rng.integers(256, size=(96, 96, 1), dtype=np.uint8) for key in ("image", "image2")}
+    pair, category = data.norb_pair({**example, "label_category": 3})
+    assert category == 3
+    for channel, key in enumerate(("image", "image2")):
+        means = example[key].reshape(32, 3, 32, 3).mean(axis=(1, 3))
+        assert np.abs(pair.numpy()[..., channel] - means).max() <= 0.5 + 1e-4
+
+
 @pytest.mark.parametrize("name", ["kmnist", "frey_face"])
 def test_a_set_that_is_not_prepared_names_the_three_ways_out(name, tmp_path, monkeypatch):
     import tensorflow_datasets as tfds

@@ -101,13 +101,14 @@ def test_the_cifar10_card_is_true(figures, real_data):
     assert measured.elbo_bits_per_dim == pytest.approx(stated, abs=0.005)
 
 
-def test_the_sdgm_card_is_true(figures, test_images, real_data):
+@pytest.mark.parametrize("name", ["m2_mnist100", "sdgm_mnist100"])
+def test_cards_of_models_with_classes_are_true(figures, test_images, real_data, name):
     """All 10,000 test images: the bound by one draw of each, the error rate on the grey values."""
-    value, standard_error = claimed("sdgm_mnist100")
-    assert figures("sdgm_mnist100", test_images, num_samples=1).elbo == pytest.approx(value, abs=0.5 * standard_error)
+    value, standard_error = claimed(name)
+    assert figures(name, test_images, num_samples=1).elbo == pytest.approx(value, abs=0.5 * standard_error)
     test = real_data("mnist").test
-    wrong = evaluation.error_rate(vaezoo.load("sdgm_mnist100"), test.images, test.labels)
-    assert wrong == pytest.approx(claimed_error("sdgm_mnist100"), abs=0.02)
+    wrong = evaluation.error_rate(vaezoo.load(name), test.images, test.labels)
+    assert wrong == pytest.approx(claimed_error(name), abs=0.02)
 
 
 def test_the_m1_card_is_true_for_one_draw_of_labels(real_data):

@@ -1,4 +1,4 @@
-"""Weight-normalised layers against numpy and scipy, and their initialisation from data against its definition."""
+"""Weight-normalised layers against numpy and scipy, their initialisation from data, and principal components."""
 
 import json
 import pathlib
@@ -11,7 +11,7 @@ import tensorflow as tf
 from scipy.signal import correlate2d
 
 from vaezoo import masks
-from vaezoo.layers import Conv2D, Conv2DTranspose, Dense, data_dependent_initialization
+from vaezoo.layers import Conv2D, Conv2DTranspose, Dense, PrincipalComponents, data_dependent_initialization
 
 RANKS = [0, 0, 1, 2]  # of 4 inputs
 OUT_RANKS = [0, 1, 2]  # of 3 outputs: the first one sees nothing in a strict mask
@@ -200,3 +200,42 @@ def test_sizes_are_checked(make, message):
     with pytest.raises(ValueError) as error:
         make()
     assert message in str(error.value)
+
+
+# Principal components.
+
+CORRELATED = np.random.default_rng(0).normal(size=(300, 4)) @ np.random.default_rng(1).normal(size=(4, 6)) + 0.5
+
+
+def fitted(num_components):
+    layer = PrincipalComponents(6, num_components)
+    return layer, initialized(layer, CORRELATED.astype("float32"))
+
+
+def test_components_are_uncorrelated_and_span_the_leading_eigenvectors():
+    """By numpy: the eigenvalues, of which the first is scaled to 1, and the projector on their eigenvectors."""
+    layer, components = fitted(3)
+    np.testing.assert_allclose(components.mean(axis=0), np.zeros(3), atol=1e-5)
+    values, vectors = np.linalg.eigh(np.cov(CORRELATED.T))
+    np.testing.assert_allclose(np.cov(components.T), np.diag(values[:-4:-1]) / values[-1], atol=1e-5)
+    np.testing.assert_allclose(layer.scale.numpy() ** 2, values[-1], rtol=1e-5)
+    expected = vectors[:, -3:] @ vectors[:, -3:].T
+    np.testing.assert_allclose(layer.basis.numpy() @ layer.basis.numpy().T, expected, atol=1e-5)
+
+
+def test_reconstruction_is_exact_within_the_span_and_the_mean_outside_of_it():
+    layer, components = fitted(4)  # the rank of the images
+    np.testing.assert_allclose(layer.reconstruct(components), CORRELATED, atol=1e-5)
+    layer, components = fitted(2)
+    rest = CORRELATED - layer.reconstruct(components).numpy()
+    np.testing.assert_allclose(layer.project(layer.mean + rest), np.zeros((300, 2)), atol=1e-5)
+    np.testing.assert_allclose(layer.project(layer.reconstruct(components)), components, atol=1e-5)
+
+
+def test_components_that_the_images_do_not_have_are_refused():
+    with pytest.raises(ValueError, match="`num_components` must be at most the 6 values of an image. Received: 7"):
+        PrincipalComponents(6, 7)
+    with pytest.raises(ValueError, match="`num_components` must be at most the rank of the images. Received: 5"):
+        fitted(5)
+    with pytest.raises(ValueError, match="`x` must hold more than 3 images .* Received: 3"):
+        initialized(PrincipalComponents(6, 3), CORRELATED[:3].astype("float32"))

@@ -1,12 +1,15 @@
 """Likelihoods against scipy."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.special import expit
 from scipy.stats import bernoulli, norm
 
-from vaezoo.likelihoods import LIKELIHOODS
+from vaezoo.layers import PrincipalComponents, data_dependent_initialization
+from vaezoo.likelihoods import COMPONENT_LIKELIHOODS, LIKELIHOODS
 
 SHAPE, BATCH, FEATURES = (3, 2, 2), 4, 5
 X = np.random.default_rng(0).random((BATCH, *SHAPE)).astype("float32")
@@ -58,3 +61,21 @@ def test_one_pass_bernoulli_equals_tfps():
         np.testing.assert_allclose(
             BernoulliLogits(logits, dtype=tf.float32).log_prob(event.astype("float32")), expected, rtol=1e-5
         )
+
+
+def test_components_gaussian_equals_scipy():
+    """Of the components of a fitted PCA; its mean is their image, clipped."""
+    components = PrincipalComponents(math.prod(SHAPE), 3)
+    images = np.random.default_rng(1).random((50, math.prod(SHAPE))).astype("float32")
+    with data_dependent_initialization():
+        components(images)
+    layer = COMPONENT_LIKELIHOODS["principal_components_gaussian"](FEATURES, SHAPE, components)
+    features = tf.random.stateless_normal([BATCH, FEATURES], [0, 1])
+    loc, log_scale = np.split(layer.params(features).numpy().astype("float64"), 2, axis=-1)
+    projected = (X.reshape(BATCH, -1) - components.mean.numpy()) @ components.basis.numpy() / components.scale.numpy()
+    p = layer.distribution(features)
+    np.testing.assert_allclose(p.log_prob(X), norm(loc, np.exp(log_scale)).logpdf(projected).sum(-1), rtol=1e-5)
+    mean = components.mean.numpy() + (loc * components.scale.numpy()) @ components.basis.numpy().T
+    np.testing.assert_allclose(p.mean(), np.clip(mean, 0, 1).reshape(BATCH, *SHAPE), atol=1e-6)
+    assert p.batch_shape == (BATCH,)
+    assert p.event_shape == SHAPE

@@ -58,17 +58,19 @@ def test_groups_below_the_floor_get_no_gradient():
     np.testing.assert_array_equal(tape.gradient(value, kl), [[[0.0, -1.0]]])
 
 
-@pytest.mark.parametrize(("step", "weight"), [(0, 0.0), (25, 0.5), (50, 1.0), (500, 1.0)])
-def test_warm_up_raises_beta_linearly_to_its_value(step, weight):
-    objective = ELBO(beta=2.0, warmup_steps=50)
+@pytest.mark.parametrize("initial_beta", [0.0, 5.0])
+@pytest.mark.parametrize(("step", "progress"), [(0, 0.0), (25, 0.5), (50, 1.0), (500, 1.0)])
+def test_warm_up_takes_beta_linearly_to_its_value(step, progress, initial_beta):
+    objective = ELBO(beta=2.0, warmup_steps=50, initial_beta=initial_beta)
     terms = Terms(tf.constant(LOG_LIK, tf.float32), tf.constant(KL, tf.float32))
-    expected = (LOG_LIK - 2.0 * weight * KL.sum(-1)).mean(0)
+    beta = (1.0 - progress) * initial_beta + progress * 2.0
+    expected = (LOG_LIK - beta * KL.sum(-1)).mean(0)
     np.testing.assert_allclose(objective(terms, tf.constant(step, tf.int64)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     "objective",
-    [ELBO(3, False, 0.5, 7), IWAE(9), FreeBits(0.25, 2, True)],
+    [ELBO(3, False, 0.5, 7, 2.0), IWAE(9), FreeBits(0.25, 2, True)],
     ids=lambda objective: type(objective).__name__,
 )
 def test_objectives_survive_serialisation(objective):

@@ -19,6 +19,7 @@ from vaezoo.semi_supervised import (
     top_class_and_another,
 )
 
+PIXELS = {"likelihood": "bounded_mean_gaussian", "principal_components": 0}
 SYSTEMS = sorted(name for name, model in MODELS.items() if issubclass(model, SemiSupervisedModel))
 
 
@@ -84,7 +85,7 @@ def test_joint_bounds_summed_over_classes_stay_below_the_importance_sampled_evid
 @pytest.mark.parametrize("system", ["m2", "adgm", "sdgm"])
 def test_evidence_is_that_of_draws_from_the_prior(system, images):
     """log p(x) by importance sampling against the mean of p(x | .) over ancestral draws, which needs no q at all."""
-    args = {**TINY[system], "image_shape": (1, 2, 1), "num_classes": 2}
+    args = {**TINY[system], **PIXELS, "image_shape": (1, 2, 1), "num_classes": 2}
     model = MODELS[system](**args)
     for index, weight in enumerate(model.trainable_variables):
         if "decoder" in weight.path or "likelihood" in weight.path:  # of p; q stays near the prior, which covers all
@@ -270,9 +271,9 @@ def test_classes_are_learnt_from_few_labels(system, enumerate_classes):
     y = np.arange(200) % 2
     x = np.clip(0.7 * (y[:, None, None, None] == (np.arange(30).reshape(6, 5, 1) % 2)), 0, 1) * np.ones((200, 6, 5, 2))
     x = np.clip(x + 0.1 * rng.random(x.shape), 0, 1).astype("float32")
-    model = MODELS[system](**{**TINY[system], "num_classes": 2})
+    model = MODELS[system](**{**TINY[system], **PIXELS, "num_classes": 2})
     if system == "m1m2":
-        m1 = M1(**{**TINY["m1"], "latent_dim": 2, "hidden_units": (8, 9)})
+        m1 = M1(**{**TINY["m1"], **PIXELS, "latent_dim": 2, "hidden_units": (8, 9)})
         m1.compile(keras.optimizers.Adam(1e-2))
         m1.fit(x, epochs=20, batch_size=20, verbose=0)
         model.start_from(m1, x)
@@ -329,13 +330,14 @@ def test_every_image_may_be_labelled_and_none(make_tiny, images):
     assert "cross_entropy" not in make_tiny("m2").fit(images, verbose=0).history
 
 
-def test_arrays_and_datasets_of_both_kinds_train_alike(make_tiny, images):
+def test_arrays_and_datasets_of_both_kinds_train_alike(images):
     y = np.arange(8) % 4
     batches = tf.data.Dataset.from_tensors(((images[:8], y), images))
     losses = []
     for x in (((images[:8], y), images), batches):
         keras.utils.set_random_seed(0)
-        model = make_tiny("adgm", objective=SemiSupervisedELBO(alpha=1.0))
+        model = ADGM(**{**TINY["adgm"], **PIXELS})
+        model.compile(keras.optimizers.Adam(1e-2), SemiSupervisedELBO(alpha=1.0))
         losses.append(model.fit(x, batch_size=40, epochs=3, verbose=0).history["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-2)  # the rows' order differs, and with it which noise is whose
 
@@ -455,14 +457,16 @@ def test_the_stack_refuses_another_m1(images):
 # The systems against their equations.
 
 
+@pytest.mark.parametrize("bounded", [True, False])
 @pytest.mark.parametrize("system", ["m2", "adgm", "sdgm"])
-def test_labelled_terms_are_the_densities_of_the_equations(system, images):
-    """(3.7), (10): every density by scipy, from the nets' own heads."""
-    model = MODELS[system](**TINY[system])
+def test_labelled_terms_are_the_densities_of_the_equations(system, images, bounded):
+    """(3.7), (10): every density by scipy, from the nets' own heads; of pixels, and of principal components."""
+    model = MODELS[system](**{**TINY[system], **(PIXELS if bounded else {})})
+    model.initialize(images)
     x, y, noise = images[:5], np.array([0, 1, 2, 3, 0]), model.noise(1, 5, seed=[0, 8])
     terms, _ = model.labelled_terms(x, y, noise)
     noise_a, noise_z, _ = model._parts(noise[0])
-    one_hot, flat = np.eye(4, dtype="float32")[y], x.reshape(5, -1)
+    one_hot, flat = np.eye(4, dtype="float32")[y], model.flat(x).numpy()
 
     def gaussian(head, net, **inputs):
         loc, log_scale = np.split(np.asarray(head.params(net(net.project(**inputs)))), 2, axis=-1)
@@ -481,8 +485,8 @@ def test_labelled_terms_are_the_densities_of_the_equations(system, images):
         expected += (p_a.logpdf(a) - q_a.logpdf(a)).sum(axis=-1)
     in_generative_model = given if system == "sdgm" else {}
     features = model.decoder(model.decoder.project(y=one_hot, z=z, **in_generative_model))
-    logit_loc, log_scale = np.split(np.asarray(model.likelihood.params(features)), 2, axis=-1)
-    p_x = scipy.stats.norm(scipy.special.expit(logit_loc), np.exp(log_scale))
+    loc, log_scale = np.split(np.asarray(model.likelihood.params(features)), 2, axis=-1)
+    p_x = scipy.stats.norm(scipy.special.expit(loc) if bounded else loc, np.exp(log_scale))
     expected += p_x.logpdf(flat).sum(axis=-1) + np.log(0.25)
     expected += (scipy.stats.norm.logpdf(z) - q_z.logpdf(z)).sum(axis=-1)
     np.testing.assert_allclose(elbo(terms), expected, rtol=1e-4, atol=1e-3)

@@ -10,7 +10,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
-from vaezoo.layers import WeightNormalized, batch_statistics, data_dependent_initialization
+from vaezoo.layers import (
+    COMPONENT_IMAGES,
+    PrincipalComponents,
+    WeightNormalized,
+    batch_statistics,
+    data_dependent_initialization,
+)
 from vaezoo.metrics import ExampleMean, TermHealth
 from vaezoo.numerics import merge_samples, split_samples, tile_samples
 from vaezoo.objectives import ELBO, Terms, elbo, log_weights
@@ -20,8 +26,6 @@ from vaezoo.replicas import global_batch_size, replica_id
 tfd = tfp.distributions
 
 GAUSSIANS = tfd.MultivariateNormalDiag, tfd.MultivariateNormalTriL  # whose KL from a Gaussian prior has a closed form
-
-INITIAL_IMAGES = 256  # that weight-normalised layers are set from
 
 # Streams of noise that must never meet: training, testing and importance sampling use different ones of the same seed.
 TRAIN_STREAM, TEST_STREAM, SAMPLE_STREAM, IMPORTANCE_STREAM, INITIALIZATION_STREAM = range(5)
@@ -125,15 +129,20 @@ class LatentVariableModel(keras.Model):
         """Latents [B, D] -> p(x | z): batch shape [B], event shape [H, W, C]."""
         return self.likelihood.distribution(self.decoder(z))
 
+    @property
+    def noise_shape(self):
+        """The shape of the noise behind one draw of all that is random about an example; that of z, if that is all."""
+        return self.latent_shape
+
     def noise(self, num_samples, batch_size, *, seed):
-        """Returns the standard normal noise behind `num_samples` draws of z for each example, [S, B, *latent_shape].
+        """Returns the standard normal noise behind `num_samples` draws for each example, [S, B, *noise_shape].
 
         Args:
             num_samples: int, S.
             batch_size: int or scalar tensor, B.
             seed: stateless seed, int32 [2].
         """
-        return standard_normal([num_samples, batch_size, *self.latent_shape], seed)
+        return standard_normal([num_samples, batch_size, *self.noise_shape], seed)
 
     def terms(self, x, noise, *, analytic_kl=False):
         """Returns the `Terms` of images x under the posterior draws that the noise stands for.
@@ -249,15 +258,19 @@ class LatentVariableModel(keras.Model):
 
     # Training it.
 
-    initialized = None  # a weight of models with weight-normalised layers: whether these have been set from data
+    initialized = None  # a weight of models with layers that are set from data: whether they have been
+    initial_images = 256  # that they are set from, where so many are at hand
 
     def _track_initialization(self):
         """Makes that weight; the last line of a constructor that may have made such layers."""
-        if any(isinstance(layer, WeightNormalized) for layer in self._flatten_layers()):
+        layers = self._flatten_layers()
+        if any(isinstance(layer, PrincipalComponents) for layer in layers):
+            self.initial_images = COMPONENT_IMAGES
+        if any(isinstance(layer, (WeightNormalized, PrincipalComponents)) for layer in layers):
             self.initialized = self.add_weight((), "zeros", "bool", trainable=False, name="initialized")
 
     def initialize(self, x):
-        """Sets weight-normalised layers from a first batch of images, [B, H, W, C]; only once in a model's life.
+        """Sets weight-normalised layers, and principal components, from a first batch of images, [B, H, W, C]; once.
 
         `fit` calls it. Models without such layers have nothing to set, and loaded weights are never touched. Several
         workers must hand in the same images.
@@ -396,7 +409,7 @@ class LatentVariableModel(keras.Model):
         """Trains on images, as `keras.Model.fit` does; an array `x` is checked whole, a dataset's first batch is."""
         checks.images("x", x, self.image_shape)
         if self.initialized is not None and not self.initialized.numpy():
-            self.initialize(first_images(x))
+            self.initialize(first_images(x, self.initial_images))
         if validation_data is not None:
             held_out = validation_data[0] if isinstance(validation_data, (tuple, list)) else validation_data
             checks.images("validation_data", held_out, self.image_shape)
@@ -435,7 +448,7 @@ class LatentVariableModel(keras.Model):
 
         def sample_lite(num_samples):
             # LiteRT has no stateless generator among its builtin ops; its own draws anew at every call.
-            return {"images": self.generate(tf.random.normal(tf.stack([1, num_samples, *self.latent_shape])))}
+            return {"images": self.generate(tf.random.normal(tf.stack([1, num_samples, *self.noise_shape])))}
 
         return [
             Signature("encode", encode, (images,)),
@@ -463,14 +476,14 @@ class LatentVariableModel(keras.Model):
         }
 
 
-def first_images(x):
-    """Returns a first batch, at most `INITIAL_IMAGES`, of what `fit` takes: arrays, or a `tf.data.Dataset`."""
+def first_images(x, most):
+    """Returns a first batch, of `most` images at most, of what `fit` takes: arrays, or a `tf.data.Dataset`."""
     if hasattr(x, "element_spec"):
         batch = next(iter(x))
         x = batch[0] if isinstance(batch, tuple) else batch
     if not hasattr(x, "shape"):
         raise ValueError(f"`x` must be images or a tf.data.Dataset; else call `initialize` before. Received: {type(x)}")
-    return x[:INITIAL_IMAGES]
+    return x[:most]
 
 
 def to_unit_interval(x):

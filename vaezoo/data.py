@@ -114,12 +114,15 @@ def draw_labels(splits, labels=100, seed=0):
 # TFDS sets and the parts of them that serve as train, validation and test.
 #   MNIST and CIFAR-10 have no validation part: the last images of train serve.
 #   Frey's frames follow each other in time and neighbours are nearly equal, so the parts are contiguous.
+#   SVHN's extra images belong to the training ones, as in Maaloe et al. (2016).
 TFDS_SPLITS = {
     "mnist": ("train[:55000]", "train[55000:]", "test"),
     "fashion_mnist": ("train[:55000]", "train[55000:]", "test"),
     "cifar10": ("train[:45000]", "train[45000:]", "test"),
     "binarized_mnist": ("train", "validation", "test"),
     "frey_face": ("train[:1600]", "train[1600:1765]", "train[1765:]"),
+    "svhn_cropped": ("train[:72257]+extra", "train[72257:]", "test"),
+    "smallnorb": ("train[:21870]", "train[21870:]", "test"),
 }
 EMBEDDED = ("digits", "moons")
 NAMES = (*EMBEDDED, *TFDS_SPLITS)
@@ -238,10 +241,25 @@ def _default_splits(names):
 def _read(builder, part):
     """Reads a part into memory, in its stored order."""
     examples = builder.as_dataset(split=part, shuffle_files=False)
-    keys = [key for key in ("image", "label") if key in examples.element_spec]
-    batches = list(examples.map(lambda example: [example[key] for key in keys]).batch(1024).as_numpy_iterator())
+    columns_of = norb_pair if builder.name == "smallnorb" else image_and_label
+    batches = list(examples.map(columns_of).batch(1024).as_numpy_iterator())
     columns = [np.concatenate(column) for column in zip(*batches, strict=True)]
     return ImageSet(columns[0], columns[1] if len(columns) == 2 else None)
+
+
+def image_and_label(example):
+    """A TFDS example -> (image, label), or (image,) where there is no label."""
+    return tuple(example[key] for key in ("image", "label") if key in example)
+
+
+def norb_pair(example):
+    """A TFDS example of small NORB -> the two 96x96 images of an object as one, [32, 32, 2], and its category.
+
+    A pixel is the mean of 3x3, rounded; Miyato et al. (2016) and Maaloe et al. (2016) take pairs of this size.
+    """
+    pair = tf.cast(tf.concat([example["image"], example["image2"]], axis=-1), tf.float32)
+    small = tf.nn.avg_pool2d(pair[tf.newaxis], 3, 3, "VALID")[0]
+    return tf.cast(tf.round(small), tf.uint8), example["label_category"]
 
 
 # Transforms: stored images, seed -> floats in [0, 1], [B, H, W, C].

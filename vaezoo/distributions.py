@@ -1,5 +1,7 @@
 """TFP distributions that TFP itself lacks, or has in a slower form."""
 
+import math
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -15,6 +17,51 @@ class BernoulliLogits(tfd.Bernoulli):
 
     def _log_prob(self, event):
         return -tf.nn.sigmoid_cross_entropy_with_logits(labels=event, logits=self.logits)
+
+
+class ComponentsGaussian(tfd.Distribution):
+    """A diagonal Gaussian over the principal components of images, as a distribution of images [B, H, W, C].
+
+    Its log-density is that of the components, nats; what of an image lies outside of their span is not looked at.
+
+    Args:
+        loc, log_scale: [B, Q].
+        components: a `vaezoo.layers.PrincipalComponents`.
+        image_shape: tuple of ints (H, W, C).
+    """
+
+    def __init__(self, loc, log_scale, components, image_shape, name="ComponentsGaussian"):
+        parameters = dict(locals())
+        self.gaussian = tfd.MultivariateNormalDiag(loc, scale_diag=tf.exp(log_scale))
+        self.components, self.image_shape = components, tuple(image_shape)
+        super().__init__(
+            dtype=loc.dtype,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=True,
+            parameters=parameters,
+            name=name,
+        )
+
+    @classmethod
+    def _parameter_properties(cls, dtype, num_classes=None):
+        parameter = tfp.util.ParameterProperties(event_ndims=1)
+        return {"loc": parameter, "log_scale": parameter}
+
+    def _event_shape(self):
+        return tf.TensorShape(self.image_shape)
+
+    def _event_shape_tensor(self):
+        return tf.constant(self.image_shape, tf.int32)
+
+    def _log_prob(self, value):
+        flat = tf.reshape(value, tf.concat([tf.shape(value)[:-3], [math.prod(self.image_shape)]], axis=0))
+        return self.gaussian.log_prob(self.components.project(flat))
+
+    def _mean(self):
+        """The image of the mean components, with its values clipped to [0, 1]."""
+        images = self.components.reconstruct(self.gaussian.mean())
+        return tf.clip_by_value(tf.reshape(images, [-1, *self.image_shape]), 0.0, 1.0)
 
 
 class DiscretizedLogistic(tfd.Distribution):

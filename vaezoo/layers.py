@@ -8,21 +8,30 @@ Data-dependent initialisation: on a first batch, g and b are set so that each ou
 deviation. It happens in an eager forward pass of the whole net inside of `data_dependent_initialization()`, so that
 each layer sees what the layers before it, initialised already, put out.
 
+Principal components are fitted to such a first batch, too.
+
 Batch normalisation (S. Ioffe and C. Szegedy, 2015) takes the statistics of the batch inside of `batch_statistics()`,
 which training steps enter, and its moving averages elsewhere: `terms` stays a function of its arguments.
 """
 
 import contextlib
 import contextvars
+import math
 
 import keras
+import numpy as np
 import tensorflow as tf
+from sklearn.decomposition import PCA
 
 from vaezoo import checks
 from vaezoo.replicas import global_batch_size, replica_sum
 
 V_STDDEV = 0.05  # of v's initial entries; only their direction matters
 LEAST_VARIANCE = 1e-5  # an output that varies less over the first batch is constant, and its scale is left as it is
+
+LEAST_STDDEV = 1e-5  # of a principal component against the first: below, it is a rounding error
+
+COMPONENT_IMAGES = 10_000  # that principal components are fitted to, where so many are at hand
 
 MOMENTUM = 0.99  # of batch normalisation's moving averages
 EPSILON = 1e-4  # added to a variance: a pixel that never changes is not to be divided by 0
@@ -33,7 +42,7 @@ _batch_statistics = contextvars.ContextVar("batch_statistics", default=None)  # 
 
 @contextlib.contextmanager
 def data_dependent_initialization():
-    """Makes the layers of this file set g and b from the inputs that they are called with, eagerly."""
+    """Makes the layers of this file set themselves from the inputs that they are called with, eagerly."""
     token = _initializing.set(True)
     try:
         yield
@@ -159,6 +168,67 @@ class Conv2DTranspose(WeightNormalized):
         shape = tf.stack([tf.shape(x)[0], *self.out_size, self.filters])
         outputs = tf.nn.conv2d_transpose(x, kernel, shape, self.strides, padding="SAME")
         return tf.ensure_shape(outputs, [None, *self.out_size, self.filters])
+
+
+class PrincipalComponents(keras.layers.Layer):
+    """The first principal components of flat images, [..., P] -> [..., Q]: c = basis' (x - mean) / scale.
+
+    The columns of the basis [P, Q] are orthonormal. One scale serves all components: the first has variance 1 over the
+    batch of images that they are fitted to, and distances keep their proportions. Before, c is the first Q values of x.
+
+    Args:
+        dim: int, P.
+        num_components: int, Q, at most P.
+    """
+
+    def __init__(self, dim, num_components, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.num_components = checks.positive_int("num_components", num_components)
+        if num_components > checks.positive_int("dim", dim):
+            raise ValueError(
+                f"`num_components` must be at most the {dim} values of an image. Received: {num_components}"
+            )
+        self.mean = self.add_weight((dim,), "zeros", trainable=False, name="mean")
+        self.basis = self.add_weight((dim, num_components), "identity", trainable=False, name="basis")
+        self.scale = self.add_weight((), "ones", trainable=False, name="scale")
+        self.built = True
+
+    @classmethod
+    def of_images(cls, image_shape, num_components):
+        """Returns a layer for flat images of [H, W, C] values, or None if `num_components` is 0."""
+        if not checks.non_negative_int("principal_components", num_components):
+            return None
+        return cls(math.prod(image_shape), num_components, name="components")
+
+    def call(self, x):
+        """Flat images [..., P] -> components [..., Q]."""
+        if _initializing.get():
+            self._fit(np.asarray(x))
+        return self.project(x)
+
+    def project(self, x):
+        """As `call`, without a fit."""
+        return tf.tensordot(tf.cast(x, tf.float32) - self.mean, self.basis / self.scale, 1)
+
+    def reconstruct(self, components):
+        """Components [..., Q] -> the flat images [..., P] that have them, and the mean in every other direction."""
+        return self.mean + tf.tensordot(components * self.scale, self.basis, [[-1], [1]])
+
+    def _fit(self, x):
+        if len(x) <= self.num_components:
+            raise ValueError(
+                f"`x` must hold more than {self.num_components} images to fit as many principal components to: call "
+                f"`initialize` with them before `fit`. Received: {len(x)}"
+            )
+        pca = PCA(self.num_components, svd_solver="covariance_eigh").fit(x.astype(np.float64))
+        stddevs = np.sqrt(pca.explained_variance_)
+        if not stddevs[-1] > LEAST_STDDEV * stddevs[0]:
+            raise ValueError(
+                f"`num_components` must be at most the rank of the images. Received: {self.num_components}, of which "
+                f"the last has a standard deviation of {stddevs[-1]:.3g} where the first has {stddevs[0]:.3g}"
+            )
+        for weight, value in ((self.mean, pca.mean_), (self.basis, pca.components_.T), (self.scale, stddevs[0])):
+            weight.assign(value.astype(np.float32))
 
 
 class BatchNormalization(keras.layers.Layer):

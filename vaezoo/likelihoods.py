@@ -3,13 +3,16 @@
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
-from vaezoo.distributions import BernoulliLogits
+from vaezoo.distributions import BernoulliLogits, ComponentsGaussian
 
 tfd = tfp.distributions
+
+INITIAL_SCALE = 0.1  # where the first component has 1: latents that explain nothing yet start where they are needed
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")
@@ -70,5 +73,47 @@ class BoundedMeanGaussian(keras.layers.Layer):
         return {**super().get_config(), "feature_dim": self.feature_dim, "image_shape": self.image_shape}
 
 
-# The names that a config's [model.args] may use.
+class PrincipalComponentsGaussian(keras.layers.Layer):
+    """p(c | z) = N(c; mu, diag(sigma^2)) over the principal components c of an image.
+
+    For images that are pre-processed with PCA, as those of section 3.4.3 of Kingma (2017). mu and log sigma are affine
+    in the features; sigma starts at `INITIAL_SCALE`. Densities are those of the components, and can't be compared to
+    densities of pixels.
+
+    Args:
+        feature_dim: int, width F of the decoder features.
+        image_shape: tuple of ints (H, W, C).
+        components: a `vaezoo.layers.PrincipalComponents` of such images.
+    """
+
+    def __init__(self, feature_dim, image_shape, components, **kwargs):
+        super().__init__(**kwargs)
+        self.image_shape, self.components = checks.positive_ints("image_shape", image_shape), components
+        count = components.num_components
+        self.params = keras.layers.Dense(2 * count, name="params", dtype="float32")
+        self.params.build((None, checks.positive_int("feature_dim", feature_dim)))
+        self.params.bias.assign(np.repeat([0.0, math.log(INITIAL_SCALE)], count).astype(np.float32))
+        self.built = True
+
+    def distribution(self, features):
+        """Features [B, F] -> distribution of images, batch shape [B], event shape [H, W, C]."""
+        loc, log_scale = tf.split(self.params(features), 2, axis=-1)  # [B, Q] each
+        return ComponentsGaussian(loc, log_scale, self.components, self.image_shape)
+
+
+# The names that a config's [model.args] may use; the second are of models that see principal components.
 LIKELIHOODS = {"bernoulli": Bernoulli, "bounded_mean_gaussian": BoundedMeanGaussian}
+COMPONENT_LIKELIHOODS = {"principal_components_gaussian": PrincipalComponentsGaussian}
+
+
+def build(likelihood, feature_dim, image_shape, components=None):
+    """Returns the layer of a name in `LIKELIHOODS`; with `PrincipalComponents`, in `COMPONENT_LIKELIHOODS`.
+
+    Raises:
+        ValueError: the name is unknown, or stands in the other table.
+    """
+    if components is None:
+        make = LIKELIHOODS[checks.one_of("likelihood", likelihood, LIKELIHOODS)]
+        return make(feature_dim, image_shape, name="likelihood")
+    make = COMPONENT_LIKELIHOODS[checks.one_of("likelihood", likelihood, COMPONENT_LIKELIHOODS)]
+    return make(feature_dim, image_shape, components, name="likelihood")

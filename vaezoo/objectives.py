@@ -80,26 +80,30 @@ class ELBO(Objective):
         num_samples: posterior samples per example, at least 1.
         analytic_kl: True takes the KL in closed form (estimator B, eq. (2.77)), False samples it (estimator A, (2.29)).
         beta: weight of the KL; 1 is the bound.
-        warmup_steps: the weight rises linearly from 0 to `beta` over so many optimizer steps; 0 means no warm-up.
+        warmup_steps: the weight goes linearly from `initial_beta` to `beta` over so many optimizer steps; 0 for none.
+        initial_beta: less than `beta` lets latents come into use before they cost; more, so that first only what is
+            worth it does, makes a model with classes use those.
     """
 
     num_samples: int = 1
     analytic_kl: bool = True
     beta: float = 1.0
     warmup_steps: int = 0
+    initial_beta: float = 0.0
 
     def __post_init__(self):
         checks.positive_int("num_samples", self.num_samples)
         checks.boolean("analytic_kl", self.analytic_kl)
         checks.non_negative("beta", self.beta)
         checks.non_negative("warmup_steps", self.warmup_steps)
+        checks.non_negative("initial_beta", self.initial_beta)
 
     def __call__(self, terms, step):
         """Returns the objective, [B]. `step` is the optimizer's iteration count, which drives the warm-up."""
         if not self.warmup_steps:
             return elbo(terms, self.beta)
-        progress = tf.cast(step, tf.float32) / float(self.warmup_steps)
-        return elbo(terms, self.beta * tf.minimum(progress, 1.0))
+        progress = tf.minimum(tf.cast(step, tf.float32) / float(self.warmup_steps), 1.0)
+        return elbo(terms, self.initial_beta + progress * (self.beta - self.initial_beta))
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")
@@ -157,7 +161,7 @@ class SemiSupervisedELBO(ELBO):
     et al. (2016) take all labelled examples into every batch, which makes labelled_weight 1.
 
     Args:
-        num_samples, analytic_kl, beta, warmup_steps: as for `ELBO`.
+        num_samples, analytic_kl, beta, warmup_steps, initial_beta: as for `ELBO`.
         alpha: weight of a labelled example's log q(y | x) against its bound.
         labelled_weight: weight of the mean over the labelled examples against that over the unlabelled ones.
         enumerate_classes: True sums the unlabelled bound over all classes. False takes the most probable class and one

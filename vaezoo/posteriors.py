@@ -54,7 +54,7 @@ class DiagonalGaussian(keras.layers.Layer):
         super().__init__(**kwargs)
         self.feature_dim = checks.positive_int("feature_dim", feature_dim)
         self.latent_dim = checks.positive_int("latent_dim", latent_dim)
-        self.init_stddev = init_stddev
+        self.init_stddev = None if init_stddev is None else checks.non_negative("init_stddev", init_stddev)
         initializer = "glorot_uniform" if init_stddev is None else keras.initializers.RandomNormal(stddev=init_stddev)
         # float32 whatever the policy: densities lose their meaning in half precision.
         self.params = keras.layers.Dense(2 * latent_dim, name="params", dtype="float32", kernel_initializer=initializer)

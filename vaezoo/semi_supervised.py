@@ -22,7 +22,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
-from vaezoo.base import SAMPLE_STREAM, LatentVariableModel, Signature, noise_seed, standard_normal, to_unit_interval
+from vaezoo.base import SAMPLE_STREAM, LatentVariableModel, Signature, noise_seed, to_unit_interval
 from vaezoo.layers import batch_statistics
 from vaezoo.metrics import ExampleMean
 from vaezoo.numerics import tile_samples
@@ -81,6 +81,13 @@ class SemiSupervisedModel(LatentVariableModel):
         self.cross_entropy_tracker = ExampleMean(name="cross_entropy")
         self.error_rate_tracker = ExampleMean(name="error_rate")
 
+    components = None  # `PrincipalComponents` of models that see those instead of pixels
+
+    def flat(self, x):
+        """Images in [0, 1], [B, H, W, C] or flat -> their pixels, [B, HWC], or their principal components [B, Q]."""
+        x = tf.reshape(x, [-1, math.prod(self.image_shape)])
+        return x if self.components is None else self.components(x)
+
     # What a subclass owes.
 
     def infer(self, x, noise_a):
@@ -101,9 +108,10 @@ class SemiSupervisedModel(LatentVariableModel):
 
     # The bounds.
 
-    def noise(self, num_samples, batch_size, *, seed):
-        """Returns the standard normal noise behind `num_samples` draws of a, z and y, [S, B, A + D + 1]."""
-        return standard_normal([num_samples, batch_size, self.auxiliary_dim + self.style_dim + 1], seed)
+    @property
+    def noise_shape(self):
+        """One axis, of the noise of a, of z and of y, [A + D + 1]."""
+        return (self.auxiliary_dim + self.style_dim + 1,)
 
     def _parts(self, noise):
         """Splits noise [..., A + D + 1] into that of a, that of z, and uniform draws for y, [...]."""
@@ -329,8 +337,11 @@ class SemiSupervisedModel(LatentVariableModel):
             checks.images("x_unlabelled", x_unlabelled, self.image_shape)
             y = checks.labels("y", y, self.num_classes, every=True)
             _check_lengths(x_labelled, y)
+            self.initialize(x_unlabelled[: self.initial_images])
             x = paired_batches(x_labelled, y, x_unlabelled, batch_size or 32)
             batch_size, kwargs["shuffle"] = None, False  # the dataset has and does both
+        elif hasattr(x, "element_spec"):
+            self.initialize(split_data(next(iter(x)))[1])
         return super().fit(x, batch_size=batch_size, **kwargs)
 
     # Exporting it.
@@ -351,7 +362,7 @@ class SemiSupervisedModel(LatentVariableModel):
         def sample_lite(num_samples):
             # The normal CDF, which else turns noise into a class, is not among LiteRT's builtin ops.
             label = tf.random.uniform(num_samples[tf.newaxis], maxval=float(self.num_classes))
-            noise = tf.random.normal(tf.stack([1, num_samples, self.auxiliary_dim + self.style_dim + 1]))
+            noise = tf.random.normal(tf.stack([1, num_samples, *self.noise_shape]))
             return {"images": self.generate(noise, tf.minimum(tf.cast(label, tf.int32), self.num_classes - 1))}
 
         return [

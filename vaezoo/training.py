@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from vaezoo import callbacks as vaezoo_callbacks
 from vaezoo import checks, config, data, files, zoo
-from vaezoo.base import INITIAL_IMAGES
 
 MOST_STEPS_PER_EXECUTION = 50  # a step of a small MLP takes 4 ms, Keras' own loop around it up to 1
 
@@ -80,7 +79,7 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
             _claim(directory, settings)
         first_epoch = state.restore(model) if resume else 0
         if first_epoch == 0:
-            images = data.transform_once(splits.train.images[:INITIAL_IMAGES], transform, seed=recipe.seed)
+            images = data.transform_once(splits.train.images[: model.initial_images], transform, seed=recipe.seed)
             with strategy.scope():
                 model.initialize(images)
                 if recipe.start_from:

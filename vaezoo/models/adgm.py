@@ -13,7 +13,7 @@ each by a network of its own, with a linear layer for the mean and the log of th
     y, z -> p(a | y, z): batch [C, S, B];  y, z -> features [C, S, B, F] -> log p(x | y, z) [C, S, B]
 
 p(a | y, z) as in the experiments; (5) prints p(a | z, y, x). Departure: the layers of mean and log-scale start from
-N(0, 0.001^2), not from Glorot's distribution, so that the posteriors start at the priors.
+N(0, 0.001^2), not from Glorot's distribution, so that the posteriors start at the priors; see `init_stddev`.
 """
 
 import math
@@ -21,13 +21,11 @@ import math
 import keras
 import tensorflow as tf
 
-from vaezoo import checks
-from vaezoo.likelihoods import LIKELIHOODS
+from vaezoo import checks, likelihoods
+from vaezoo.layers import PrincipalComponents
 from vaezoo.networks import JointMLP
 from vaezoo.posteriors import DiagonalGaussian, reparameterize
 from vaezoo.semi_supervised import Inference, SemiSupervisedModel
-
-INIT_STDDEV = 1e-3  # of the layers of mean and log-scale
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")
@@ -42,7 +40,8 @@ class ADGM(SemiSupervisedModel):
         hidden_units: widths of the hidden layers of each of the five networks.
         activation: Keras activation of the hidden layers.
         batch_normalization: whether hidden layers are normalised over the batch.
-        likelihood: a name in `vaezoo.likelihoods.LIKELIHOODS`.
+        likelihood, principal_components: see `VAE`.
+        init_stddev: of the weights of the layers of mean and log-scale; None for Glorot's.
 
     Raises:
         ValueError: if an argument is not as described.
@@ -60,6 +59,8 @@ class ADGM(SemiSupervisedModel):
         activation="relu",
         batch_normalization=False,
         likelihood="bernoulli",
+        principal_components=0,
+        init_stddev=1e-3,
         **kwargs,
     ):
         auxiliary_dim = checks.positive_int("auxiliary_dim", auxiliary_dim)
@@ -67,9 +68,15 @@ class ADGM(SemiSupervisedModel):
         self.hidden_units = checks.positive_ints("hidden_units", hidden_units)
         self.activation = keras.activations.get(activation)
         self.batch_normalization = checks.boolean("batch_normalization", batch_normalization)
-        self.likelihood_name = checks.one_of("likelihood", likelihood, LIKELIHOODS)
+        self._settings = {
+            "likelihood": likelihood,
+            "principal_components": principal_components,
+            "init_stddev": init_stddev,
+        }
+        self.components = PrincipalComponents.of_images(self.image_shape, principal_components)
 
-        dims = {"x": math.prod(self.image_shape), "a": auxiliary_dim, "y": num_classes, "z": latent_dim}
+        pixels = math.prod(self.image_shape)
+        dims = {"x": principal_components or pixels, "a": auxiliary_dim, "y": num_classes, "z": latent_dim}
         last = self.hidden_units[-1]
 
         def net(inputs, name):
@@ -83,25 +90,25 @@ class ADGM(SemiSupervisedModel):
             )
 
         self.auxiliary_encoder = net("x", "auxiliary_encoder")
-        self.auxiliary = DiagonalGaussian(last, auxiliary_dim, INIT_STDDEV, name="auxiliary")
+        self.auxiliary = DiagonalGaussian(last, auxiliary_dim, init_stddev, name="auxiliary")
         self.classifier = net("xa", "classifier")
         self.logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")
         self.logits.build((None, last))
         self.encoder = net("xay", "encoder")
-        self.posterior = DiagonalGaussian(last, latent_dim, INIT_STDDEV, name="posterior")
+        self.posterior = DiagonalGaussian(last, latent_dim, init_stddev, name="posterior")
         self.auxiliary_decoder = net("yz", "auxiliary_decoder")
-        self.auxiliary_likelihood = DiagonalGaussian(last, auxiliary_dim, INIT_STDDEV, name="auxiliary_likelihood")
+        self.auxiliary_likelihood = DiagonalGaussian(last, auxiliary_dim, init_stddev, name="auxiliary_likelihood")
         self.decoder = net(self.DECODER_INPUTS, "decoder")
-        self.likelihood = LIKELIHOODS[likelihood](last, self.image_shape, name="likelihood")
+        self.likelihood = likelihoods.build(likelihood, last, self.image_shape, self.components)
+        self._track_initialization()
 
     def auxiliary_posterior(self, x):
         """Images in [0, 1], [B, H, W, C] or flat -> q(a | x): batch shape [B], event shape [A]."""
-        x = tf.reshape(x, [-1, math.prod(self.image_shape)])
-        return self.auxiliary.distribution(self.auxiliary_encoder(self.auxiliary_encoder.project(x=x)))
+        return self.auxiliary.distribution(self.auxiliary_encoder(self.auxiliary_encoder.project(x=self.flat(x))))
 
     def infer(self, x, noise_a):
-        x = tf.reshape(x, [-1, math.prod(self.image_shape)])
         a, log_q_a = reparameterize(self.auxiliary_posterior(x), noise_a)  # [S, B, A], [S, B]
+        x = self.flat(x)
         logits = self.logits(self.classifier(self.classifier.project(x=x) + self.classifier.project(a=a)))
         style = self.encoder.project(x=x) + self.encoder.project(a=a)  # [S, B, F]
         return Inference(tf.nn.log_softmax(logits), a, log_q_a, style)
@@ -125,5 +132,5 @@ class ADGM(SemiSupervisedModel):
             "hidden_units": self.hidden_units,
             "activation": keras.activations.serialize(self.activation),
             "batch_normalization": self.batch_normalization,
-            "likelihood": self.likelihood_name,
+            **self._settings,
         }

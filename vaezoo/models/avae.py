@@ -29,7 +29,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
-from vaezoo.base import LatentVariableModel, standard_normal, to_unit_interval
+from vaezoo.base import LatentVariableModel, to_unit_interval
 from vaezoo.likelihoods import LIKELIHOODS
 from vaezoo.networks import JointMLP
 from vaezoo.numerics import merge_samples, tile_samples
@@ -117,7 +117,6 @@ class AVAE(LatentVariableModel):
         self.activation = keras.activations.get(activation)
         self.batch_normalization = checks.boolean("batch_normalization", batch_normalization)
         self.likelihood_name = checks.one_of("likelihood", likelihood, LIKELIHOODS)
-        self.noise_dim = sum(self.auxiliary_dims) + sum(latent_dims)
 
         pixels, widths = math.prod(self.image_shape), self.hidden_units
         settings = {"batch_normalization": batch_normalization, "dtype": self.dtype_policy}
@@ -152,9 +151,10 @@ class AVAE(LatentVariableModel):
         dim = self.latent_dims[-1]
         return tfd.MultivariateNormalDiag(tf.zeros(dim), tf.ones(dim))
 
-    def noise(self, num_samples, batch_size, *, seed):
-        """Returns the standard normal noise behind `num_samples` draws of all a_i, then all z_i, [S, B, noise_dim]."""
-        return standard_normal([num_samples, batch_size, self.noise_dim], seed)
+    @property
+    def noise_shape(self):
+        """One axis, of the noise of all a_i, then of all z_i."""
+        return (sum(self.auxiliary_dims) + sum(self.latent_dims),)
 
     def infer(self, x, noise):
         """Images in [0, 1], [B, H, W, C], and noise -> two lists of `Draw`s, of the a_i and of the z_i, eq. (19)."""
@@ -173,7 +173,7 @@ class AVAE(LatentVariableModel):
 
         Args:
             x: images, uint8 in 0..255 or floats in [0, 1], [B, H, W, C].
-            noise: from `noise`, [S, B, noise_dim].
+            noise: from `noise`, [S, B, *noise_shape].
             analytic_kl: True gives KL(q(z_L | .) || p(z_L)) in closed form. The others have none: what the priors of
                 the other z_i and of the a_i depend on is drawn after them.
         """
@@ -216,20 +216,11 @@ class AVAE(LatentVariableModel):
         """Returns None: the factors of q depend on each other's draws."""
         del x
 
-    def export_signatures(self):
-        """Returns the base class's signatures, of which LiteRT's `sample` draws noise of this shape."""
-
-        def sample_lite(num_samples):
-            return {"images": self.generate(tf.random.normal(tf.stack([1, num_samples, self.noise_dim])))}
-
-        signatures = super().export_signatures()
-        return [s._replace(function=sample_lite) if s.name == "sample" and s.lite else s for s in signatures]
-
     def _flat(self, x):
         return tf.reshape(x, [-1, math.prod(self.image_shape)])
 
     def _parts(self, noise):
-        """Splits noise [..., noise_dim] into two lists, of the a_i and of the z_i."""
+        """Splits noise [..., *noise_shape] into two lists, of the a_i and of the z_i."""
         parts = tf.split(noise, [*self.auxiliary_dims, *self.latent_dims], axis=-1)
         return parts[: len(self.auxiliary_dims)], parts[len(self.auxiliary_dims) :]
 

@@ -32,14 +32,25 @@ class M1(VAE):
         latent_dim: int, the dimension D of z.
         hidden_units: widths of the encoder's hidden layers; the decoder has them in reverse.
         activation: Keras activation of the hidden layers.
+        likelihood, principal_components: see `VAE`.
         **kwargs: further arguments of `VAE`.
 
     Raises:
         ValueError: if an argument is not as described.
     """
 
-    def __init__(self, image_shape, latent_dim=50, hidden_units=(600, 600), activation="softplus", **kwargs):
-        super().__init__(image_shape, latent_dim, hidden_units, activation, **kwargs)
+    def __init__(
+        self,
+        image_shape,
+        latent_dim=50,
+        hidden_units=(600, 600),
+        activation="softplus",
+        likelihood="bernoulli",
+        principal_components=0,
+        **kwargs,
+    ):
+        given = {"likelihood": likelihood, "principal_components": principal_components}
+        super().__init__(image_shape, latent_dim, hidden_units, activation, **given, **kwargs)
 
     def features(self, x, batch_size=1000):
         """Returns the posterior means of images [N, H, W, C], a numpy array [N, D]."""

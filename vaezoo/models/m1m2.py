@@ -47,6 +47,7 @@ class M1M2(SemiSupervisedModel):
         hidden_units: widths of the hidden layers of each of M2's three networks.
         m1_hidden_units: widths of M1's encoder; its decoder has them in reverse.
         activation: Keras activation of all hidden layers.
+        likelihood, principal_components: those of M1; see `VAE`.
 
     Raises:
         ValueError: if an argument is not as described.
@@ -61,6 +62,8 @@ class M1M2(SemiSupervisedModel):
         hidden_units=(500,),
         m1_hidden_units=(600, 600),
         activation="softplus",
+        likelihood="bernoulli",
+        principal_components=0,
         **kwargs,
     ):
         auxiliary_dim = checks.positive_int("auxiliary_dim", auxiliary_dim)
@@ -74,7 +77,16 @@ class M1M2(SemiSupervisedModel):
             sizes = {key: dims[key] for key in inputs}
             return JointMLP(sizes, self.hidden_units, activation, dtype=self.dtype_policy, name=name)
 
-        self.m1 = M1(self.image_shape, auxiliary_dim, m1_hidden_units, activation, dtype=self.dtype_policy, name="m1")
+        self.m1 = M1(
+            self.image_shape,
+            auxiliary_dim,
+            m1_hidden_units,
+            activation,
+            likelihood=likelihood,
+            principal_components=principal_components,
+            dtype=self.dtype_policy,
+            name="m1",
+        )
         self.m1.trainable = False
         self.active = self.add_weight((auxiliary_dim,), "ones", trainable=False, name="active")
         self.classifier = net("a", "classifier")
@@ -137,4 +149,5 @@ class M1M2(SemiSupervisedModel):
             "hidden_units": self.hidden_units,
             "m1_hidden_units": self.m1.hidden_units,
             "activation": keras.activations.serialize(self.activation),
+            **{key: self.m1.get_config()[key] for key in ("likelihood", "principal_components")},
         }

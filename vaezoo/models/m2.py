@@ -11,8 +11,8 @@ M. Welling, "Semi-supervised learning with deep generative models" (2014).
     x [B, HWC], y [C, 1, 1, K] -> encoder -> posterior -> q(z | y, x): batch [C, 1, B], event [D]
     y, z [C, S, B, D] -> decoder -> [C, S, B, F] -> likelihood -> log p(x | y, z) [C, S, B]
 
-Departures: weights start from Glorot's uniform distribution, those of q(z | y, x) from N(0, 0.001^2) as in the thesis;
-there is no weight decay (the thesis adds a N(0, I) prior over the weights).
+Departures: weights start from Glorot's uniform distribution, those of q(z | y, x) from N(0, 0.001^2) as in the thesis,
+unless `init_stddev` says otherwise; there is no weight decay (the thesis adds a N(0, I) prior over the weights).
 """
 
 import math
@@ -20,13 +20,11 @@ import math
 import keras
 import tensorflow as tf
 
-from vaezoo import checks
-from vaezoo.likelihoods import LIKELIHOODS
+from vaezoo import checks, likelihoods
+from vaezoo.layers import PrincipalComponents
 from vaezoo.networks import JointMLP
 from vaezoo.posteriors import DiagonalGaussian
 from vaezoo.semi_supervised import Inference, SemiSupervisedModel
-
-INIT_STDDEV = 1e-3  # of the last layer of a posterior: it starts at the prior
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")
@@ -39,7 +37,8 @@ class M2(SemiSupervisedModel):
         num_classes: int, K.
         hidden_units: widths of the hidden layers of each of the three networks.
         activation: Keras activation of the hidden layers.
-        likelihood: a name in `vaezoo.likelihoods.LIKELIHOODS`.
+        likelihood, principal_components: see `VAE`.
+        init_stddev: of the weights of the layer of q(z | y, x), which at 0.001 starts at the prior; None for Glorot's.
 
     Raises:
         ValueError: if an argument is not as described.
@@ -53,14 +52,21 @@ class M2(SemiSupervisedModel):
         hidden_units=(500,),
         activation="softplus",
         likelihood="bernoulli",
+        principal_components=0,
+        init_stddev=1e-3,
         **kwargs,
     ):
         super().__init__(image_shape, latent_dim, num_classes, **kwargs)
         self.hidden_units = checks.positive_ints("hidden_units", hidden_units)
         self.activation = keras.activations.get(activation)
-        self.likelihood_name = checks.one_of("likelihood", likelihood, LIKELIHOODS)
+        self._settings = {
+            "likelihood": likelihood,
+            "principal_components": principal_components,
+            "init_stddev": init_stddev,
+        }
+        self.components = PrincipalComponents.of_images(self.image_shape, principal_components)
 
-        dims = {"x": math.prod(self.image_shape), "y": num_classes, "z": latent_dim}
+        dims = {"x": principal_components or math.prod(self.image_shape), "y": num_classes, "z": latent_dim}
         last = self.hidden_units[-1]
 
         def net(inputs, name):
@@ -71,12 +77,13 @@ class M2(SemiSupervisedModel):
         self.logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")
         self.logits.build((None, last))
         self.encoder = net("xy", "encoder")
-        self.posterior = DiagonalGaussian(last, latent_dim, INIT_STDDEV, name="posterior")
+        self.posterior = DiagonalGaussian(last, latent_dim, init_stddev, name="posterior")
         self.decoder = net("yz", "decoder")
-        self.likelihood = LIKELIHOODS[likelihood](last, self.image_shape, name="likelihood")
+        self.likelihood = likelihoods.build(likelihood, last, self.image_shape, self.components)
+        self._track_initialization()
 
     def infer(self, x, noise_a):
-        x = tf.reshape(x, [-1, math.prod(self.image_shape)])
+        x = self.flat(x)
         logits = self.logits(self.classifier(self.classifier.project(x=x)))  # [B, K]
         return Inference(tf.nn.log_softmax(logits)[tf.newaxis], None, None, self.encoder.project(x=x))
 
@@ -93,5 +100,5 @@ class M2(SemiSupervisedModel):
             "num_classes": self.num_classes,
             "hidden_units": self.hidden_units,
             "activation": keras.activations.serialize(self.activation),
-            "likelihood": self.likelihood_name,
+            **self._settings,
         }

@@ -19,9 +19,9 @@ Departures: weights start from Glorot's uniform distribution, not from N(0, 0.01
 
 import keras
 
-from vaezoo import checks, posteriors
+from vaezoo import checks, likelihoods, posteriors
 from vaezoo.base import LatentVariableModel
-from vaezoo.likelihoods import LIKELIHOODS
+from vaezoo.layers import PrincipalComponents
 from vaezoo.networks import mlp
 
 
@@ -36,7 +36,8 @@ class VAE(LatentVariableModel):
         activation: Keras activation of the hidden layers.
         posterior: a name in `vaezoo.posteriors.POSTERIORS`.
         posterior_args: dict of further arguments of that posterior; None for its defaults.
-        likelihood: a name in `vaezoo.likelihoods.LIKELIHOODS`.
+        likelihood: a name in `vaezoo.likelihoods.LIKELIHOODS`; or, of principal components, in `COMPONENT_LIKELIHOODS`.
+        principal_components: int, how many of an image encoder and likelihood see in its place; 0 for pixels.
 
     Raises:
         ValueError: if an argument is not as described.
@@ -51,20 +52,25 @@ class VAE(LatentVariableModel):
         posterior="diagonal_gaussian",
         posterior_args=None,
         likelihood="bernoulli",
+        principal_components=0,
         **kwargs,
     ):
         super().__init__(image_shape, (checks.positive_int("latent_dim", latent_dim),), **kwargs)
         self.hidden_units = checks.positive_ints("hidden_units", hidden_units)
         self.activation = keras.activations.get(activation)
-        checks.one_of("likelihood", likelihood, LIKELIHOODS)
         self.posterior_args = dict(posterior_args or {})
-        self._names = {"posterior": posterior, "likelihood": likelihood}
+        self._settings = {
+            "posterior": posterior,
+            "likelihood": likelihood,
+            "principal_components": principal_components,
+        }
 
         widths, dtype = self.hidden_units, self.dtype_policy
-        self.encoder = mlp(self.image_shape, widths, activation, dtype=dtype, name="encoder")
+        components = PrincipalComponents.of_images(self.image_shape, principal_components)
+        self.encoder = mlp(self.image_shape, widths, activation, first=components, dtype=dtype, name="encoder")
         self.posterior = posteriors.build(posterior, widths[-1], self.latent_dim, self.posterior_args)
         self.decoder = mlp((self.latent_dim,), widths[::-1], activation, dtype=dtype, name="decoder")
-        self.likelihood = LIKELIHOODS[likelihood](widths[0], self.image_shape, name="likelihood")
+        self.likelihood = likelihoods.build(likelihood, widths[0], self.image_shape, components)
         self._track_initialization()
 
     def get_config(self):
@@ -74,5 +80,5 @@ class VAE(LatentVariableModel):
             "hidden_units": self.hidden_units,
             "activation": keras.activations.serialize(self.activation),
             "posterior_args": self.posterior_args,
-            **self._names,
+            **self._settings,
         }
