@@ -29,7 +29,13 @@ CASES = {
     **{system: (system, args, False) for system, args in TINY.items()},
     "vae, the other posterior and likelihood": (
         "vae",
-        {**TINY["vae"], "posterior": "diagonal_gaussian", "posterior_args": None, "likelihood": "bernoulli"},
+        {
+            **TINY["vae"],
+            "posterior": "diagonal_gaussian",
+            "posterior_args": None,
+            "likelihood": "bernoulli",
+            "principal_components": 0,
+        },
         True,
     ),
     "conv_vae, planar flow": ("conv_vae", {**TINY["conv_vae"], "posterior": "planar", "posterior_args": None}, False),
@@ -90,7 +96,7 @@ def input_array(spec, num_rows):
     shape = [num_rows, *spec.shape[1:]]
     if spec.dtype.is_floating:
         return rng.random(shape, np.float32)
-    return rng.integers(4 if spec.name == "label" else 1000, size=shape, dtype=np.int32)
+    return rng.integers(2 if spec.name == "label" else 1000, size=shape, dtype=np.int32)
 
 
 def png_files(images):
