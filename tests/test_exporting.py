@@ -91,12 +91,12 @@ class Export(NamedTuple):
     lite_calls: list  # of the LiteRT files' signatures without noise
 
 
-def input_array(spec, num_rows):
+def input_array(model, spec, num_rows):
     rng = np.random.default_rng(num_rows)
     shape = [num_rows, *spec.shape[1:]]
     if spec.dtype.is_floating:
         return rng.random(shape, np.float32)
-    return rng.integers(2 if spec.name == "label" else 1000, size=shape, dtype=np.int32)
+    return rng.integers(model.num_classes if spec.name == "label" else 1000, size=shape, dtype=np.int32)
 
 
 def png_files(images):
@@ -124,7 +124,7 @@ def calls_of(model):
             calls.append(Call(name, inputs, expected))
 
         for num_rows in BATCH_SIZES:
-            inputs = {spec.name: input_array(spec, num_rows) for spec in signature.inputs}
+            inputs = {spec.name: input_array(model, spec, num_rows) for spec in signature.inputs}
             add(signature.name, inputs)
         as_png = model.image_shape[-1] != 2
         if "images" in inputs:
@@ -143,7 +143,7 @@ def lite_calls_of(model):
     for signature in model.export_signatures():
         if signature.lite and signature.name != "sample":
             for num_rows in BATCH_SIZES:
-                inputs = {spec.name: input_array(spec, num_rows) for spec in signature.inputs}
+                inputs = {spec.name: input_array(model, spec, num_rows) for spec in signature.inputs}
                 expected = signature.function(*map(tf.constant, inputs.values()))
                 yield Call(signature.name, inputs, {key: value.numpy() for key, value in expected.items()})
 
