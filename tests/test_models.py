@@ -163,7 +163,7 @@ def test_samples_are_images_and_follow_the_seed_and_the_temperature(system, make
     assert not np.array_equal(one, other)
     of_class = {"label": 1} if isinstance(model, SemiSupervisedModel) else {}
     cold = np.asarray(model.sample(5, seed=0, temperature=0.0, **of_class))
-    np.testing.assert_allclose(cold, np.broadcast_to(cold[:1], cold.shape), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(cold, np.broadcast_to(cold[:1], cold.shape), rtol=1e-6, atol=1e-7)  # of images in [0, 1]
 
 
 def test_predict_reconstructs(system, make_tiny, images):

@@ -84,6 +84,7 @@ def test_objectives_survive_serialisation(objective):
         (lambda: ELBO(num_samples=0), "`num_samples` must be an integer of at least 1. Received: 0"),
         (lambda: ELBO(beta=-1.0), "`beta` must be a finite number of at least 0. Received: -1.0"),
         (lambda: ELBO(warmup_steps=float("nan")), "`warmup_steps` must be a finite number"),
+        (lambda: ELBO(initial_beta=2.0), "`initial_beta` must be 0 without `warmup_steps`. Received: 2.0"),
         (lambda: ELBO(analytic_kl="yes"), "`analytic_kl` must be true or false. Received: 'yes'"),
         (lambda: IWAE(num_samples=2.5), "`num_samples` must be an integer of at least 1. Received: 2.5"),
         (lambda: FreeBits(nats=float("inf")), "`nats` must be a finite number of at least 0. Received: inf"),

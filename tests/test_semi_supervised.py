@@ -342,6 +342,14 @@ def test_arrays_and_datasets_of_both_kinds_train_alike(images):
     np.testing.assert_allclose(*losses, rtol=1e-2)  # the rows' order differs, and with it which noise is whose
 
 
+def test_components_are_fitted_to_the_unlabelled_images_however_they_come(make_tiny, images):
+    labelled, unlabelled = (images[:8], np.arange(8) % 4), images[8:]
+    for x in ((labelled, unlabelled), tf.data.Dataset.from_tensors((labelled, unlabelled))):
+        model = make_tiny("adgm", objective=SemiSupervisedELBO(alpha=1.0))
+        model.fit(x, batch_size=8 if isinstance(x, tuple) else None, verbose=0)
+        np.testing.assert_allclose(model.components.mean, unlabelled.reshape(32, -1).mean(axis=0), rtol=1e-5)
+
+
 def test_batches_pass_over_the_unlabelled_once_and_over_the_labelled_again_and_again():
     x, y = np.arange(10).reshape(10, 1, 1, 1), np.arange(3)
     batches = list(paired_batches(x[:3], y, x, 4).as_numpy_iterator())

@@ -10,13 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
-from vaezoo.layers import (
-    COMPONENT_IMAGES,
-    PrincipalComponents,
-    WeightNormalized,
-    batch_statistics,
-    data_dependent_initialization,
-)
+from vaezoo.layers import batch_statistics, data_dependent_initialization
 from vaezoo.metrics import ExampleMean, TermHealth
 from vaezoo.numerics import merge_samples, split_samples, tile_samples
 from vaezoo.objectives import ELBO, Terms, elbo, log_weights
@@ -259,14 +253,12 @@ class LatentVariableModel(keras.Model):
     # Training it.
 
     initialized = None  # a weight of models with layers that are set from data: whether they have been
-    initial_images = 256  # that they are set from, where so many are at hand
+    initial_images = 0  # that they are set from, where so many are at hand
 
     def _track_initialization(self):
         """Makes that weight; the last line of a constructor that may have made such layers."""
-        layers = self._flatten_layers()
-        if any(isinstance(layer, PrincipalComponents) for layer in layers):
-            self.initial_images = COMPONENT_IMAGES
-        if any(isinstance(layer, (WeightNormalized, PrincipalComponents)) for layer in layers):
+        self.initial_images = max(getattr(layer, "initial_images", 0) for layer in self._flatten_layers())
+        if self.initial_images:
             self.initialized = self.add_weight((), "zeros", "bool", trainable=False, name="initialized")
 
     def initialize(self, x):
@@ -477,10 +469,14 @@ class LatentVariableModel(keras.Model):
 
 
 def first_images(x, most):
-    """Returns a first batch, of `most` images at most, of what `fit` takes: arrays, or a `tf.data.Dataset`."""
+    """Returns a first batch, of `most` images at most, of what `fit` takes: arrays, or a `tf.data.Dataset`.
+
+    A dataset's elements are x, (x, y), or ((x_labelled, y), x).
+    """
     if hasattr(x, "element_spec"):
-        batch = next(iter(x))
-        x = batch[0] if isinstance(batch, tuple) else batch
+        x = next(iter(x))
+        while isinstance(x, tuple):
+            x = x[1] if isinstance(x[0], tuple) else x[0]
     if not hasattr(x, "shape"):
         raise ValueError(f"`x` must be images or a tf.data.Dataset; else call `initialize` before. Received: {type(x)}")
     return x[:most]

@@ -70,7 +70,8 @@ class Optimizer:
 class Train:
     """How to train: `seed` decides the initial weights, the order of the data and all noise.
 
-    `start_from` is the entry, with weights, whose model this one is built on; see the model's `start_from`.
+    `start_from` is the entry with weights, or the folder of the run, whose model this one is built on; see the model's
+    `start_from`.
     """
 
     optimizer: Optimizer

@@ -19,7 +19,21 @@ class BernoulliLogits(tfd.Bernoulli):
         return -tf.nn.sigmoid_cross_entropy_with_logits(labels=event, logits=self.logits)
 
 
-class ComponentsGaussian(tfd.Distribution):
+class Likelihood(tfd.Distribution):
+    """A distribution that is measured and shown, by its log-probability and its mean, and not drawn from."""
+
+    def __init__(self, dtype, parameters, name):
+        super().__init__(
+            dtype=dtype,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=True,
+            parameters=parameters,
+            name=name,
+        )
+
+
+class ComponentsGaussian(Likelihood):
     """A diagonal Gaussian over the principal components of images, as a distribution of images [B, H, W, C].
 
     Its log-density is that of the components, nats; what of an image lies outside of their span is not looked at.
@@ -34,14 +48,7 @@ class ComponentsGaussian(tfd.Distribution):
         parameters = dict(locals())
         self.gaussian = tfd.MultivariateNormalDiag(loc, scale_diag=tf.exp(log_scale))
         self.components, self.image_shape = components, tuple(image_shape)
-        super().__init__(
-            dtype=loc.dtype,
-            reparameterization_type=tfd.NOT_REPARAMETERIZED,
-            validate_args=False,
-            allow_nan_stats=True,
-            parameters=parameters,
-            name=name,
-        )
+        super().__init__(loc.dtype, parameters, name)
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
@@ -64,7 +71,7 @@ class ComponentsGaussian(tfd.Distribution):
         return tf.clip_by_value(tf.reshape(images, [-1, *self.image_shape]), 0.0, 1.0)
 
 
-class DiscretizedLogistic(tfd.Distribution):
+class DiscretizedLogistic(Likelihood):
     """The 256 masses that a logistic density puts on the bins of 8-bit images, section 5.B.5 of Kingma (2017).
 
     Images have the values k/255, k = 0..255; on the scale of `loc`, bin k is [k/256 - 1/2, (k + 1)/256 - 1/2]:
@@ -84,14 +91,7 @@ class DiscretizedLogistic(tfd.Distribution):
     def __init__(self, loc, log_scale, edges=True, name="DiscretizedLogistic"):
         parameters = dict(locals())
         self.loc, self.log_scale, self.edges = loc, log_scale, edges
-        super().__init__(
-            dtype=loc.dtype,
-            reparameterization_type=tfd.NOT_REPARAMETERIZED,
-            validate_args=False,
-            allow_nan_stats=True,
-            parameters=parameters,
-            name=name,
-        )
+        super().__init__(loc.dtype, parameters, name)
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):

@@ -21,7 +21,6 @@ import math
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn.decomposition import PCA
 
 from vaezoo import checks
 from vaezoo.replicas import global_batch_size, replica_sum
@@ -30,8 +29,6 @@ V_STDDEV = 0.05  # of v's initial entries; only their direction matters
 LEAST_VARIANCE = 1e-5  # an output that varies less over the first batch is constant, and its scale is left as it is
 
 LEAST_STDDEV = 1e-5  # of a principal component against the first: below, it is a rounding error
-
-COMPONENT_IMAGES = 10_000  # that principal components are fitted to, where so many are at hand
 
 MOMENTUM = 0.99  # of batch normalisation's moving averages
 EPSILON = 1e-4  # added to a variance: a pixel that never changes is not to be divided by 0
@@ -73,6 +70,8 @@ class WeightNormalized(keras.layers.Layer):
         mask: float array that multiplies v, of its shape, or None.
         init_scale: standard deviation of the outputs after the initialisation from data; a number, or one per output.
     """
+
+    initial_images = 256  # of the first batch, where so many are at hand
 
     def __init__(self, kernel_shape, out_axis, mask=None, init_scale=1.0, **kwargs):
         super().__init__(autocast=False, **kwargs)  # the kernel is made in float32, and cast once
@@ -179,7 +178,13 @@ class PrincipalComponents(keras.layers.Layer):
     Args:
         dim: int, P.
         num_components: int, Q, at most P.
+
+    Raises:
+        ValueError: an argument is not as described; or, when they are fitted, there are not more images than
+            components, or they do not vary in so many directions.
     """
+
+    initial_images = 10_000  # of the first batch, where so many are at hand
 
     def __init__(self, dim, num_components, **kwargs):
         super().__init__(autocast=False, **kwargs)
@@ -203,7 +208,7 @@ class PrincipalComponents(keras.layers.Layer):
     def call(self, x):
         """Flat images [..., P] -> components [..., Q]."""
         if _initializing.get():
-            self._fit(np.asarray(x))
+            self._fit(np.asarray(x, np.float64))
         return self.project(x)
 
     def project(self, x):
@@ -215,12 +220,14 @@ class PrincipalComponents(keras.layers.Layer):
         return self.mean + tf.tensordot(components * self.scale, self.basis, [[-1], [1]])
 
     def _fit(self, x):
+        from sklearn.decomposition import PCA
+
         if len(x) <= self.num_components:
             raise ValueError(
                 f"`x` must hold more than {self.num_components} images to fit as many principal components to: call "
                 f"`initialize` with them before `fit`. Received: {len(x)}"
             )
-        pca = PCA(self.num_components, svd_solver="covariance_eigh").fit(x.astype(np.float64))
+        pca = PCA(self.num_components, svd_solver="covariance_eigh").fit(x)
         stddevs = np.sqrt(pca.explained_variance_)
         if not stddevs[-1] > LEAST_STDDEV * stddevs[0]:
             raise ValueError(

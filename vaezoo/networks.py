@@ -21,8 +21,9 @@ def mlp(input_shape, hidden_units, activation, *, first=None, dtype=None, name=N
         name: name of the model.
     """
     hidden_units = checks.positive_ints("hidden_units", hidden_units)
-    layers = [keras.layers.Reshape((math.prod(input_shape),), dtype=dtype)] if len(input_shape) > 1 else []
-    layers += [first] if first is not None else []
+    layers = [] if first is None else [first]
+    if len(input_shape) > 1:  # a first layer sees the examples as they are, whatever the others compute in
+        layers.insert(0, keras.layers.Reshape((math.prod(input_shape),), dtype="float32" if layers else dtype))
     layers += [keras.layers.Dense(units, activation, dtype=dtype) for units in hidden_units]
     return keras.Sequential([keras.Input(input_shape), *layers], name=name)
 

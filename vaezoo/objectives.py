@@ -81,8 +81,8 @@ class ELBO(Objective):
         analytic_kl: True takes the KL in closed form (estimator B, eq. (2.77)), False samples it (estimator A, (2.29)).
         beta: weight of the KL; 1 is the bound.
         warmup_steps: the weight goes linearly from `initial_beta` to `beta` over so many optimizer steps; 0 for none.
-        initial_beta: less than `beta` lets latents come into use before they cost; more, so that first only what is
-            worth it does, makes a model with classes use those.
+        initial_beta: below `beta`, latents come into use before they cost; above it, they carry little at first, so
+            that a model with classes puts into the class what it can. It needs `warmup_steps`.
     """
 
     num_samples: int = 1
@@ -97,6 +97,8 @@ class ELBO(Objective):
         checks.non_negative("beta", self.beta)
         checks.non_negative("warmup_steps", self.warmup_steps)
         checks.non_negative("initial_beta", self.initial_beta)
+        if self.initial_beta and not self.warmup_steps:
+            raise ValueError(f"`initial_beta` must be 0 without `warmup_steps`. Received: {self.initial_beta}")
 
     def __call__(self, terms, step):
         """Returns the objective, [B]. `step` is the optimizer's iteration count, which drives the warm-up."""

@@ -340,8 +340,6 @@ class SemiSupervisedModel(LatentVariableModel):
             self.initialize(x_unlabelled[: self.initial_images])
             x = paired_batches(x_labelled, y, x_unlabelled, batch_size or 32)
             batch_size, kwargs["shuffle"] = None, False  # the dataset has and does both
-        elif hasattr(x, "element_spec"):
-            self.initialize(split_data(next(iter(x)))[1])
         return super().fit(x, batch_size=batch_size, **kwargs)
 
     # Exporting it.

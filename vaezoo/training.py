@@ -75,15 +75,17 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
     state.set_model(model)
     with _all_or_none(strategy):
         checks.images("training images", splits.train.images[:1], model.image_shape)
+        start = zoo.load(recipe.start_from) if recipe.start_from else None  # before the folder is touched
         if chief:
             _claim(directory, settings)
         first_epoch = state.restore(model) if resume else 0
         if first_epoch == 0:
-            images = data.transform_once(splits.train.images[: model.initial_images], transform, seed=recipe.seed)
             with strategy.scope():
-                model.initialize(images)
-                if recipe.start_from:
-                    model.start_from(zoo.load(recipe.start_from), splits.train.images)
+                if model.initial_images:
+                    first = splits.train.images[: model.initial_images]
+                    model.initialize(data.transform_once(first, transform, seed=recipe.seed))
+                if start is not None:
+                    model.start_from(start, splits.train.images)
     if _sum_over_workers(strategy, first_epoch) != first_epoch * _num_workers(strategy):
         raise ValueError(f"`directory` must be a folder that all workers share. Received: {directory}, which is not")
     if first_epoch:

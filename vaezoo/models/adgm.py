@@ -104,11 +104,14 @@ class ADGM(SemiSupervisedModel):
 
     def auxiliary_posterior(self, x):
         """Images in [0, 1], [B, H, W, C] or flat -> q(a | x): batch shape [B], event shape [A]."""
-        return self.auxiliary.distribution(self.auxiliary_encoder(self.auxiliary_encoder.project(x=self.flat(x))))
+        return self._auxiliary_posterior(self.flat(x))
+
+    def _auxiliary_posterior(self, x):
+        return self.auxiliary.distribution(self.auxiliary_encoder(self.auxiliary_encoder.project(x=x)))
 
     def infer(self, x, noise_a):
-        a, log_q_a = reparameterize(self.auxiliary_posterior(x), noise_a)  # [S, B, A], [S, B]
         x = self.flat(x)
+        a, log_q_a = reparameterize(self._auxiliary_posterior(x), noise_a)  # [S, B, A], [S, B]
         logits = self.logits(self.classifier(self.classifier.project(x=x) + self.classifier.project(a=a)))
         style = self.encoder.project(x=x) + self.encoder.project(a=a)  # [S, B, F]
         return Inference(tf.nn.log_softmax(logits), a, log_q_a, style)

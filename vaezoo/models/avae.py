@@ -28,9 +28,8 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vaezoo import checks
+from vaezoo import checks, likelihoods
 from vaezoo.base import LatentVariableModel, to_unit_interval
-from vaezoo.likelihoods import LIKELIHOODS
 from vaezoo.networks import JointMLP
 from vaezoo.numerics import merge_samples, tile_samples
 from vaezoo.objectives import Terms
@@ -116,7 +115,7 @@ class AVAE(LatentVariableModel):
         self.hidden_units = checks.positive_ints("hidden_units", hidden_units)
         self.activation = keras.activations.get(activation)
         self.batch_normalization = checks.boolean("batch_normalization", batch_normalization)
-        self.likelihood_name = checks.one_of("likelihood", likelihood, LIKELIHOODS)
+        self.likelihood_name = likelihood
 
         pixels, widths = math.prod(self.image_shape), self.hidden_units
         settings = {"batch_normalization": batch_normalization, "dtype": self.dtype_policy}
@@ -143,7 +142,7 @@ class AVAE(LatentVariableModel):
         )
         self.priors = factors("p_z", [{"z": dim} for dim in latent_dims[1:]], latent_dims[:-1])
         self.decoder = JointMLP({"z": latent_dims[0]}, widths, activation, name="decoder", **settings)
-        self.likelihood = LIKELIHOODS[likelihood](widths[-1], self.image_shape, name="likelihood")
+        self.likelihood = likelihoods.build(likelihood, widths[-1], self.image_shape)
 
     @property
     def prior(self):
