@@ -111,6 +111,14 @@ def test_cards_of_models_with_classes_are_true(figures, test_images, real_data, 
     assert wrong == pytest.approx(claimed_error(name), abs=0.02)
 
 
+def test_the_half_moons_card_is_true(figures):
+    test = data.load("moons").test
+    value, standard_error = claimed("adgm_moons")
+    assert figures("adgm_moons", test.images).elbo == pytest.approx(value, abs=0.5 * standard_error)
+    wrong = evaluation.error_rate(vaezoo.load("adgm_moons"), test.images, test.labels)
+    assert wrong == pytest.approx(claimed_error("adgm_moons"), abs=0.02)
+
+
 def test_the_m1_card_is_true_for_one_draw_of_labels(real_data):
     """A transductive SVM on the features, within three standard deviations of the mean over the draws."""
     drawn = data.draw_labels(real_data("mnist"), 100, seed=0)
