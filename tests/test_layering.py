@@ -16,6 +16,7 @@ ORDER = [
         "data",
         "config",
         "zoo",
+        "annealing",
         "evaluation",
         "plots",
         "callbacks",

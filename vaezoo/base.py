@@ -23,6 +23,7 @@ GAUSSIANS = tfd.MultivariateNormalDiag, tfd.MultivariateNormalTriL  # whose KL f
 
 # Streams of noise that must never meet: training, testing and importance sampling use different ones of the same seed.
 TRAIN_STREAM, TEST_STREAM, SAMPLE_STREAM, IMPORTANCE_STREAM, INITIALIZATION_STREAM = range(5)
+CHAIN_STREAM, PILOT_STREAM = 5, 6
 
 
 def noise_seed(seed, *data):
@@ -81,7 +82,7 @@ class LatentVariableModel(keras.Model):
     A subclass builds its networks in the constructor: `encoder` (images -> features), `posterior` (a layer of
     `vaezoo.posteriors`), `decoder` (z -> features) and `likelihood` (a layer of `vaezoo.likelihoods`). It may replace
     `prior`, `approximate_posterior` and `image_distribution`. A model whose latents form a hierarchy overrides `terms`,
-    `encode`, `decode` and `generate` instead.
+    `encode`, `decode` and `generated` instead.
 
     All randomness enters as tensors of noise: `terms(x, noise)` is a pure function. The noise of a training step is a
     function of the seed given to `compile`, of `optimizer.iterations` and of the replica, so a run that is resumed
@@ -166,9 +167,24 @@ class LatentVariableModel(keras.Model):
         """Returns E[x | z], images [B, H, W, C] with values in [0, 1]."""
         return self.image_distribution(z).mean()
 
+    def generated(self, noise):
+        """Returns p(x | z) at the z that noise, from `noise(1, B)`, gives in the prior: batch shape [B]."""
+        return self.image_distribution(noise[0])
+
     def generate(self, noise):
         """Returns E[x | z] for z from the prior, images [B, H, W, C], from `noise(1, B)`."""
-        return self.decode(noise[0])
+        return self.generated(noise).mean()
+
+    def log_prob_given_noise(self, x, noise):
+        """Returns log p(x | z) at the z that noise gives in the prior, [S, B]: E over noise of its exponential is p(x).
+
+        Args:
+            x: images, uint8 in 0..255 or floats in [0, 1], [B, H, W, C].
+            noise: from `noise`, [S, B, D].
+        """
+        num_samples = tf.shape(noise)[0]
+        p = self.generated(merge_samples(noise)[tf.newaxis])
+        return split_samples(p.log_prob(tile_samples(to_unit_interval(x), num_samples)), num_samples)
 
     # Using it.
 

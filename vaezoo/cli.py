@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import enum
 import json
 import os
 import pathlib
@@ -29,6 +30,15 @@ Output = Annotated[
     pathlib.Path | None, typer.Option("--output", "-o", help="Where the picture goes; default NAME-COMMAND.png.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random draws.")]
+
+
+class Estimator(enum.StrEnum):
+    """How log p(x) is estimated."""
+
+    importance = enum.auto()
+    ais = enum.auto()
+
+
 Label = Annotated[int | None, typer.Option(help="Only this class, of a model with classes.")]
 
 
@@ -95,6 +105,11 @@ def evaluate(
         int | None, typer.Option(min=1, help="Importance samples; default as in the config.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many test images.")] = None,
+    estimator: Annotated[
+        Estimator, typer.Option(help="Of log p(x): samples of q(z | x), or annealed importance sampling without it.")
+    ] = Estimator.importance,
+    num_chains: Annotated[int, typer.Option(min=1, help="Of --estimator ais, per image.")] = 6,
+    num_temperatures: Annotated[int, typer.Option(min=1, help="Of --estimator ais.")] = 500,
     output: Annotated[pathlib.Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
     seed: Seed = 0,
     overrides: Overrides = None,
@@ -104,6 +119,11 @@ def evaluate(
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
     from rich.table import Table
 
+    annealed = estimator == Estimator.ais
+    if annealed and num_samples:
+        raise ValueError(
+            f"`--num-samples` must be left out with --estimator ais, which has chains. Received: {num_samples}"
+        )
     model, entry = _load(name, weights, overrides)
     from vaezoo import data, evaluation, files
 
@@ -112,15 +132,18 @@ def evaluate(
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("images", total=len(images))
-        figures = evaluation.evaluate(
-            model,
-            images,
-            transform=entry.data.transform,
-            num_samples=num_samples or entry.eval.num_samples,
-            seed=seed,
-            progress=lambda done, total: progress.update(task, completed=done),
-        )
-    if hasattr(model, "predict_proba") and test.labels is not None:
+        options = {
+            "transform": entry.data.transform,
+            "seed": seed,
+            "progress": lambda done, total: progress.update(task, completed=done),
+        }
+        if annealed:
+            chains = {"num_chains": num_chains, "num_temperatures": num_temperatures}
+            figures = evaluation.evaluate_annealed(model, images, **chains, **options)
+        else:
+            samples = num_samples or entry.eval.num_samples
+            figures = evaluation.evaluate(model, images, num_samples=samples, **options)
+    if not annealed and hasattr(model, "predict_proba") and test.labels is not None:
         wrong = evaluation.error_rate(model, test.images[:limit], test.labels[:limit])
         figures = dataclasses.replace(figures, error_rate=wrong)
     table = Table("figure", "value", box=None)

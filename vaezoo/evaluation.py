@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from vaezoo import checks
+from vaezoo.annealing import annealed_estimate
 from vaezoo.numerics import bits_per_dim
 
 ACTIVE_VARIANCE = 0.01  # a unit is active if the variance of its posterior mean over the data exceeds it (Burda et al.)
@@ -65,13 +66,8 @@ def evaluate(
     Returns:
         `Evaluation`.
     """
-    checks.images("images", images, model.image_shape)
-    checks.one_of("transform", transform, MEASURES)
+    _check(model, images, transform)
     checks.positive_int("batch_size", batch_size)
-    if transform.endswith("binarization") and not np.isin(images, (0, 1)).all():
-        raise ValueError(f"`images` must hold only 0 and 1 for {transform!r}. Received others: not transformed yet?")
-    if transform == "uniform_dequantization" and images.dtype == np.uint8:
-        raise ValueError(f"`images` must be dequantised floats for {transform!r}. Received: uint8")
     start, parts, kl_per_dimension, codes = time.perf_counter(), [], [], _Variance()
     for first in range(0, len(images), batch_size):
         x = images[first : first + batch_size]
@@ -83,7 +79,7 @@ def evaluate(
     log_likelihood, effective_sample_size, log_lik, kl = (np.concatenate(column) for column in zip(*parts, strict=True))
     kl_per_group, kl = kl.mean(axis=0), kl.sum(axis=-1)  # [G], [N]
     elbo, num_dims = log_lik - kl, math.prod(model.image_shape)
-    log_bin = num_dims * math.log(256) if transform == "uniform_dequantization" else 0.0
+    log_bin = _log_bin(transform, num_dims)
     return Evaluation(
         measure=MEASURES[transform],
         num_images=len(images),
@@ -104,6 +100,95 @@ def evaluate(
         else tuple(np.concatenate(kl_per_dimension).mean(axis=0).round(4).tolist()),
         seconds=round(time.perf_counter() - start, 1),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnealedEvaluation:
+    """log p(x) of one model on one set of images by annealed importance sampling; nats per example."""
+
+    measure: str
+    num_images: int
+    num_chains: int
+    num_temperatures: int
+    num_leapfrog_steps: int
+    log_likelihood: float
+    log_likelihood_standard_error: float  # of the mean over the examples
+    bits_per_dim: float
+    effective_sample_size: float  # of the chains' weights, mean over the examples
+    acceptance: float  # rate of the HMC steps, mean over chains and examples
+    least_acceptance: float  # of an example
+    seconds: float
+
+
+def evaluate_annealed(
+    model,
+    images,
+    *,
+    transform="unit_interval",
+    num_chains=6,
+    num_temperatures=500,
+    num_leapfrog_steps=5,
+    batch_size=100,
+    seed=0,
+    progress=None,
+):
+    """Measures log p(x) without use of the model's posterior.
+
+    Args:
+        model: a `LatentVariableModel`.
+        images: floats in [0, 1] or uint8, [N, H, W, C], transformed already (`vaezoo.data.transform_once`).
+        transform: the name of that transform.
+        num_chains: int, per image.
+        num_temperatures: int.
+        num_leapfrog_steps: int, of each HMC step.
+        batch_size: images at once.
+        seed: int.
+        progress: called with (images done, images in all) after each batch.
+
+    Returns:
+        `AnnealedEvaluation`.
+    """
+    _check(model, images, transform)
+    start = time.perf_counter()
+    estimate = annealed_estimate(
+        model,
+        images,
+        num_chains=num_chains,
+        num_temperatures=num_temperatures,
+        num_leapfrog_steps=num_leapfrog_steps,
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+    )
+    num_dims, log_p = math.prod(model.image_shape), estimate.log_likelihood
+    return AnnealedEvaluation(
+        measure=MEASURES[transform],
+        num_images=len(images),
+        num_chains=num_chains,
+        num_temperatures=num_temperatures,
+        num_leapfrog_steps=num_leapfrog_steps,
+        log_likelihood=float(log_p.mean()),
+        log_likelihood_standard_error=_standard_error(log_p),
+        bits_per_dim=float(bits_per_dim(log_p.mean() - _log_bin(transform, num_dims), num_dims)),
+        effective_sample_size=float(estimate.effective_sample_size.mean()),
+        acceptance=float(estimate.acceptance.mean()),
+        least_acceptance=float(estimate.acceptance.min()),
+        seconds=round(time.perf_counter() - start, 1),
+    )
+
+
+def _check(model, images, transform):
+    checks.images("images", images, model.image_shape)
+    checks.one_of("transform", transform, MEASURES)
+    if transform.endswith("binarization") and not np.isin(images, (0, 1)).all():
+        raise ValueError(f"`images` must hold only 0 and 1 for {transform!r}. Received others: not transformed yet?")
+    if transform == "uniform_dequantization" and images.dtype == np.uint8:
+        raise ValueError(f"`images` must be dequantised floats for {transform!r}. Received: uint8")
+
+
+def _log_bin(transform, num_dims):
+    """Returns the log of what the volume of a grey level of dequantised pixels in [0, 1] is to be divided by."""
+    return num_dims * math.log(256) if transform == "uniform_dequantization" else 0.0
 
 
 def error_rate(model, images, labels):

@@ -25,7 +25,7 @@ from vaezoo import checks
 from vaezoo.base import SAMPLE_STREAM, LatentVariableModel, Signature, noise_seed, to_unit_interval
 from vaezoo.layers import batch_statistics
 from vaezoo.metrics import ExampleMean
-from vaezoo.numerics import tile_samples
+from vaezoo.numerics import log_mean_exp, merge_samples, split_samples, tile_samples
 from vaezoo.objectives import SemiSupervisedELBO, Terms
 from vaezoo.posteriors import reparameterize
 from vaezoo.replicas import global_batch_size
@@ -226,8 +226,8 @@ class SemiSupervisedModel(LatentVariableModel):
             a = p.mean() if noise_a is None else p.bijector.forward(noise_a)
         return self.likelihood.distribution(self.features(y, z, a))
 
-    def generate(self, noise, label=None):
-        """Returns E[x | a, y, z] for a draw from the prior, images [B, H, W, C].
+    def generated(self, noise, label=None):
+        """Returns p(x | a, y, z) at the draw from the prior that noise stands for: batch shape [B].
 
         Args:
             noise: from `noise(1, B)`.
@@ -237,7 +237,21 @@ class SemiSupervisedModel(LatentVariableModel):
         if label is None:
             label = tf.minimum(tf.cast(uniform * self.num_classes, tf.int32), self.num_classes - 1)
         y = tf.one_hot(label, self.num_classes)
-        return self.image_distribution(tf.concat([noise_z, y], axis=-1), noise_a).mean()
+        return self.image_distribution(tf.concat([noise_z, y], axis=-1), noise_a)
+
+    def generate(self, noise, label=None):
+        """Returns E[x | a, y, z] for a draw from the prior, images [B, H, W, C]; arguments as for `generated`."""
+        return self.generated(noise, label).mean()
+
+    def log_prob_given_noise(self, x, noise):
+        """Returns log p(x | .) at the a and z that noise gives in the prior, the mean over all classes, [S, B]."""
+        num_samples = tf.shape(noise)[0]
+        images, rows = tile_samples(to_unit_interval(x), num_samples), merge_samples(noise)[tf.newaxis]
+        log_p = [
+            self.generated(rows, tf.fill(tf.shape(rows)[1:2], label)).log_prob(images)
+            for label in range(self.num_classes)
+        ]
+        return split_samples(log_mean_exp(tf.stack(log_p), axis=0), num_samples)
 
     def sample(self, num_samples, *, seed, temperature=1.0, label=None):
         """Returns E[x | a, y, z] for draws from the prior, [num_samples, H, W, C].

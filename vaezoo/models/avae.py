@@ -204,12 +204,12 @@ class AVAE(LatentVariableModel):
         """z_1 [B, D_1] -> p(x | z_1): batch shape [B], event shape [H, W, C]."""
         return self.likelihood.distribution(self.decoder(self.decoder.project(z=z)))
 
-    def generate(self, noise):
-        """Returns E[x | z_1] for z_L, .., z_1 from the prior, images [B, H, W, C], from `noise(1, B)`."""
+    def generated(self, noise):
+        """Returns p(x | z_1) at the z_L, .., z_1 that noise gives in the prior, from `noise(1, B)`: batch shape [B]."""
         _, (*noise_below, z) = self._parts(noise[0])
         for p, draw in zip(reversed(self.priors), reversed(noise_below), strict=True):
             z = p.distribution(z=z).bijector.forward(draw)
-        return self.decode(z)
+        return self.image_distribution(z)
 
     def kl_per_dimension(self, x):
         """Returns None: the factors of q depend on each other's draws."""

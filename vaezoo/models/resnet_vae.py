@@ -329,13 +329,13 @@ class ResNetVAE(LatentVariableModel):
             h = block.decode(h, z_of_layer)
         return self._image_distribution(h).mean()
 
-    def generate(self, noise):
-        """Returns E[x | z] for z from the prior, images [B, H, W, C], from `noise(1, B)`."""
+    def generated(self, noise):
+        """Returns p(x | z) at the z that noise, from `noise(1, B)`, gives in the prior: batch shape [B]."""
         noise = noise[0]
         h = self._top(tf.shape(noise)[0])
         for block, draw in reversed(list(zip(self.blocks, tf.unstack(noise, axis=1), strict=True))):
             h, _ = block.generate(h, draw)
-        return self._image_distribution(h).mean()
+        return self._image_distribution(h)
 
     def kl_per_dimension(self, x):
         """Returns None: the layers' posteriors depend on each other's draws."""
