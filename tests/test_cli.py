@@ -83,6 +83,21 @@ def test_evaluate_writes_a_table_and_json(run):
     assert f"{figures['elbo']:.4f}" in result.stdout
 
 
+def test_evaluate_by_annealing(run):
+    chains = ["--estimator", "ais", "--num-chains", 2, "--num-temperatures", 7]
+    result = vaezoo("evaluate", "runs/vae_digits", *chains, "--limit", 3, "--json", "ais.json", cwd=run)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads((run / "ais.json").read_text())
+    assert (figures["num_images"], figures["num_chains"], figures["num_temperatures"]) == (3, 2, 7)
+    assert 0 < figures["least_acceptance"] <= figures["acceptance"] <= 1
+
+
+def test_annealing_has_no_samples(run):
+    result = vaezoo("evaluate", "runs/vae_digits", "--estimator", "ais", "--num-samples", 5, cwd=run)
+    assert result.returncode == 1
+    assert "`--num-samples` must be left out with --estimator ais, which has chains. Received: 5" in result.stderr
+
+
 @pytest.mark.parametrize("command", ["sample", "reconstruct", "manifold", "latents", "information"])
 def test_pictures(run, command):
     result = vaezoo(command, "runs/vae_digits", "-o", f"{command}.png", cwd=run)

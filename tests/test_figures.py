@@ -102,7 +102,7 @@ def test_the_cifar10_card_is_true(figures, real_data):
     assert measured.elbo_bits_per_dim == pytest.approx(stated, abs=0.005)
 
 
-@pytest.mark.parametrize("name", ["m2_mnist100", "adgm_mnist100", "sdgm_mnist100"])
+@pytest.mark.parametrize("name", ["m2_mnist100", "m1m2_mnist100", "adgm_mnist100", "sdgm_mnist100"])
 def test_cards_of_models_with_classes_are_true(figures, test_images, real_data, name):
     """All 10,000 test images: the bound by one draw of each, the error rate on the grey values."""
     value, standard_error = claimed(name)
