@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 from test_linear_gaussian import LOG_P, LinearGaussian, X
 
 from vaezoo import evaluation
 from vaezoo.annealing import annealed_estimate
 from vaezoo.base import SAMPLE_STREAM, noise_seed
+from vaezoo.numerics import log_mean_exp
 from vaezoo.semi_supervised import SemiSupervisedModel
 
 
@@ -23,6 +25,26 @@ def test_few_temperatures_are_unbiased(model):
     assert estimate.effective_sample_size.max() < 4000 * 0.9
     assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(X))
     assert error.std() < 0.05
+
+
+def test_annealing_of_tfp_is_biased():
+    """The reason for a loop of our own: once this fails, TFP values a state under the present temperature."""
+    model, prior = LinearGaussian(), tfp.distributions.Normal(0.0, 1.0)
+    noise = model.noise(4000, len(X), seed=noise_seed(0, SAMPLE_STREAM))
+
+    def log_prior(noise):
+        return tf.reduce_sum(prior.log_prob(noise), axis=-1)
+
+    _, log_w, _ = tfp.mcmc.sample_annealed_importance_chain(
+        num_steps=10,
+        proposal_log_prob_fn=log_prior,
+        target_log_prob_fn=lambda noise: log_prior(noise) + model.log_prob_given_noise(X, noise),
+        current_state=noise,
+        make_kernel_fn=lambda log_p: tfp.mcmc.HamiltonianMonteCarlo(log_p, 0.5, 5),
+        seed=noise_seed(1, SAMPLE_STREAM),
+    )
+    error = log_mean_exp(log_w, axis=0) - LOG_P
+    assert -0.2 < np.mean(error) < -0.08
 
 
 def test_more_temperatures_and_more_chains_come_closer(model):
@@ -87,7 +109,7 @@ def test_annealing_agrees_with_importance_sampling(system, make_tiny, images):
     """Two estimates of log p(x) that share only the generative model, by one system per form of `generated`.
 
     Both are lower bounds in expectation. The importance-sampled one falls behind where q is poor, and it is for some
-    images after so short a training: half of them must agree.
+    images after so short a training, AVAE's most: two in five must agree, and none may be far above.
     """
     model, x = make_tiny(system), images[:8]
     model.fit(images, epochs=30, batch_size=20, verbose=0)

@@ -132,11 +132,11 @@ def claimed_error(name):
 
 
 def test_annealing_agrees_with_importance_sampling(test_images):
-    """On 50 images, whose differences have a standard error of 0.15: chains that never see the posterior against it."""
+    """On 50 images, whose differences have a standard error of 0.2: chains that never see the posterior against it."""
     model, images = vaezoo.load("vae_mnist"), test_images[:50]
     annealed = annealed_estimate(model, images).log_likelihood
     importance = model.log_likelihood(images, num_samples=5000).numpy()
-    assert (annealed - importance).mean() == pytest.approx(0, abs=0.5)
+    assert (annealed - importance).mean() == pytest.approx(0, abs=0.3)
 
 
 def test_vae_mnist_reaches_98_nats(figures, test_images):

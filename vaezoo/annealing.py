@@ -13,7 +13,8 @@ E[w] = p(x), so that the log of the mean weight of several chains is a lower bou
 The loop is our own. TFP's `sample_annealed_importance_chain` (0.25) hands each step the density of its state at the
 temperature before, so that no step leaves its p_t as it is: with 10 temperatures the estimate is 0.14 nat (standard
 error 0.01) below the exact log p(x) of a linear-Gaussian model, where this loop's is unbiased. And its temperatures
-are equally far apart: 1.7 nats short on `vae_mnist` with 200 of them, where these are 1.2 short, and 0.1 with 500.
+are equally far apart: on 50 test images of `vae_mnist`, 200 of them are 1.7 nats short of 20,000 importance samples,
+where 200 of these are 1.2 short and 500 are 0.03 (standard errors of 0.3 and 0.2).
 """
 
 import math

@@ -114,7 +114,7 @@ def evaluate(
     seed: Seed = 0,
     overrides: Overrides = None,
 ):
-    """Measure the ELBO, log p(x), bits/dim and the latents on the test images."""
+    """Measure the ELBO, log p(x), bits/dim and the latents on the test images; with --estimator ais log p(x) alone."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
     from rich.table import Table
