@@ -203,7 +203,7 @@ class LatentVariableModel(keras.Model):
         num_samples = checks.positive_int("num_samples", num_samples)
         checks.non_negative("temperature", temperature)
         noise = self.noise(1, num_samples, seed=noise_seed(seed, SAMPLE_STREAM))
-        return self.generate(tf.nest.map_structure(lambda draw: temperature * draw, noise))
+        return self.generate(temperature * noise)
 
     def importance_estimate(self, x, *, num_samples, chunk=100, seed=0):
         """Estimates log p(x) = log E_q[p(x, z) / q(z | x)] by importance sampling, in memory constant in `num_samples`.
@@ -470,11 +470,10 @@ class LatentVariableModel(keras.Model):
         """Returns the noise of one draw per row, [1, n, D]; row i depends on seeds[i] only, whatever the batch."""
 
         def row(seed):
-            return tf.nest.map_structure(lambda draw: draw[:, 0], self.noise(1, 1, seed=noise_seed(seed, stream)))
+            return self.noise(1, 1, seed=noise_seed(seed, stream))[0, 0]
 
-        like = tf.nest.map_structure(lambda draw: tf.TensorSpec(draw.shape, draw.dtype), row(tf.constant(0)))
-        rows = tf.map_fn(row, seeds, fn_output_signature=like)  # [n, 1, D]
-        return tf.nest.map_structure(lambda draw: tf.einsum("ns...->sn...", draw), rows)
+        rows = tf.map_fn(row, seeds, fn_output_signature=tf.TensorSpec(self.noise_shape))  # [n, D]
+        return rows[tf.newaxis]
 
     def get_config(self):
         return {

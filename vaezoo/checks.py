@@ -5,6 +5,7 @@ import inspect
 import math
 import numbers
 
+UNKNOWN = -1  # the label of an example whose class is not known, as in scikit-learn
 MOST_LISTED = 25  # longer lists of names help nobody
 
 

@@ -20,7 +20,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from vaezoo import checks
 
-UNKNOWN = -1  # the label of a row whose class is not known
 C = 1.0  # the SVM's penalty of a labelled row; like gamma = 0.5, chosen on M1's validation images of MNIST
 WEIGHTS = np.geomspace(1e-3, 1, 7)  # of an unlabelled row's penalty against a labelled one's, annealed
 FITS_PER_WEIGHT = 2
@@ -86,7 +85,7 @@ class TransductiveSVM(ClassifierMixin, BaseEstimator):
             raise ValueError("`gamma` must be more than 0. Received: 0")
         checks.positive_int("max_unlabelled", self.max_unlabelled)
         features, labels = check(features, labels)
-        known, unknown = np.flatnonzero(labels != UNKNOWN), np.flatnonzero(labels == UNKNOWN)
+        known, unknown = np.flatnonzero(labels != checks.UNKNOWN), np.flatnonzero(labels == checks.UNKNOWN)
         if len(unknown) > self.max_unlabelled:
             unknown = check_random_state(self.random_state).choice(unknown, self.max_unlabelled, replace=False)
         self.classes_, counts = np.unique(labels[known], return_counts=True)
@@ -142,7 +141,7 @@ def fit(name, features, labels):
     checks.one_of("name", name, CLASSIFIERS)
     features, labels = check(features, labels)
     estimator = CLASSIFIERS[name]()
-    rows = slice(None) if isinstance(estimator, TransductiveSVM) else labels != UNKNOWN
+    rows = slice(None) if isinstance(estimator, TransductiveSVM) else labels != checks.UNKNOWN
     return estimator.fit(features[rows], labels[rows])
 
 
@@ -161,9 +160,9 @@ def check(features, labels):
     if labels.dtype.kind not in "iu":
         raise ValueError(f"`labels` must be integers. Received dtype: {labels.dtype}")
     labels = labels.astype(np.int64)
-    if labels.min() < UNKNOWN:
+    if labels.min() < checks.UNKNOWN:
         raise ValueError(f"`labels` must be class ids from 0, or -1 where unknown. Received: {labels.min()}")
-    classes = np.unique(labels[labels != UNKNOWN])
+    classes = np.unique(labels[labels != checks.UNKNOWN])
     if len(classes) < 2:
         raise ValueError(f"`labels` must hold at least two classes besides -1. Received: {classes.tolist()}")
     gaps = np.flatnonzero(classes != np.arange(len(classes)))

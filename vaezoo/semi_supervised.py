@@ -32,7 +32,6 @@ from vaezoo.replicas import global_batch_size
 
 tfd = tfp.distributions
 
-UNKNOWN = -1  # the label of an image whose class is not known, as in scikit-learn
 AVERAGED = 10  # draws of a that `predict_proba` averages q(y | a, x) over, the same ones for every image
 
 
@@ -317,7 +316,7 @@ class SemiSupervisedModel(LatentVariableModel):
             return measured
         y = tf.cast(tf.reshape(y, [-1]), tf.int64)
         wrong = 100.0 * tf.cast(tf.argmax(self.class_probabilities(x), axis=-1) != y, tf.float32)
-        return {**measured, "error_rate": tf.boolean_mask(wrong, y != UNKNOWN)}
+        return {**measured, "error_rate": tf.boolean_mask(wrong, y != checks.UNKNOWN)}
 
     @property
     def metrics(self):
@@ -340,10 +339,10 @@ class SemiSupervisedModel(LatentVariableModel):
             ValueError: images or labels are not legal; no label is known, or none of some class.
         """
         if y is not None:
-            y = checks.labels("y", y, self.num_classes, unknown=UNKNOWN)
+            y = checks.labels("y", y, self.num_classes, unknown=checks.UNKNOWN)
             checks.images("x", x, self.image_shape)
             _check_lengths(x, y)
-            known = y != UNKNOWN
+            known = y != checks.UNKNOWN
             x = (np.asarray(x)[known], y[known]), np.asarray(x)
         if isinstance(x, tuple):
             (x_labelled, y), x_unlabelled = x
