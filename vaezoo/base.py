@@ -345,12 +345,19 @@ class LatentVariableModel(keras.Model):
 
     def train_step(self, data):
         """Takes one step on the objective; `data` is x or (x, y), of which y is ignored."""
+        gradients, measured = self.training_gradients(data)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        return self._update_metrics(**measured)
+
+    def training_gradients(self, data):
+        """Returns this replica's share of a step's directions, one per trainable variable, and what was measured.
+
+        The directions are scaled as `optimizer.scale_loss` scales a loss, and may be another field than a gradient.
+        """
         with tf.GradientTape() as tape, batch_statistics():
             loss, measured = self.training_loss(data)
             scaled_loss = self.optimizer.scale_loss(loss)
-        variables = self.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, variables), variables, strict=True))
-        return self._update_metrics(**measured)
+        return tape.gradient(scaled_loss, self.trainable_variables), measured
 
     def training_loss(self, data):
         """Returns this replica's share of the loss, and what `_update_metrics` is to be given.

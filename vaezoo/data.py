@@ -69,7 +69,7 @@ class SemiSupervisedSplits(Splits):
     @property
     def known_labels(self):
         """The labels of `train` as far as they may be looked at, -1 elsewhere, [N]."""
-        known = np.full(len(self.train.labels), -1)
+        known = np.full(len(self.train.labels), checks.UNKNOWN)
         known[self.indices] = self.train.labels[self.indices]
         return known
 
