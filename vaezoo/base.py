@@ -257,6 +257,7 @@ class LatentVariableModel(keras.Model):
         return self.weight_sums_function
 
     weight_sums_function = None
+    default_objective = ELBO  # what `compile` makes if it is given none
 
     def kl_per_dimension(self, x):
         """Returns KL(q(z_d | x) || p(z_d)) of a Gaussian q's marginals against N(0, 1), nats, [B, D]; else None."""
@@ -304,7 +305,7 @@ class LatentVariableModel(keras.Model):
 
         Args:
             optimizer: a Keras optimizer, or its name.
-            objective: a callable of `vaezoo.objectives`; None is `ELBO()`.
+            objective: one of `vaezoo.objectives`; None is the model's `default_objective()`.
             seed: int, of the noise.
             jit_compile: compile the steps with XLA; on CPU that pays for MLPs and not for convolutions.
             steps_per_execution: as in `keras.Model.compile`; 1 under a strategy of several replicas, whose collectives
@@ -323,7 +324,7 @@ class LatentVariableModel(keras.Model):
             run_eagerly=run_eagerly,
         )
         self.optimizer.build(self.trainable_variables)  # now, or the first step would be traced twice
-        self.objective = ELBO() if objective is None else objective
+        self.objective = self.default_objective() if objective is None else objective
         self.seed = int(seed)
         self.weight_sums_function = None
 
@@ -393,19 +394,38 @@ class LatentVariableModel(keras.Model):
     def metrics(self):
         return [self.loss_tracker, self.elbo_tracker, self.log_lik_tracker, self.kl_tracker]
 
-    def _update_metrics(self, loss, terms):
+    def _update_metrics(self, loss, terms, **measured):
+        """Updates the metrics, and returns the logs of those that the step has measured.
+
+        Args:
+            loss: [B] or a scalar per example.
+            terms: `Terms`; with a `kl` of None there is no ELBO either.
+            measured: values of further metrics, by their names, [B].
+        """
         self.health.update_state(terms)
-        self.loss_tracker.update_state(loss)
-        self.elbo_tracker.update_state(elbo(terms))
-        self.log_lik_tracker.update_state(tf.reduce_mean(terms.log_lik, axis=0))
-        self.kl_tracker.update_state(tf.reduce_mean(tf.reduce_sum(terms.kl, axis=-1), axis=0))
-        logs = {metric.name: metric.result() for metric in self.metrics}
+        measured |= {"loss": loss, "log_likelihood": tf.reduce_mean(terms.log_lik, axis=0)}
+        if terms.kl is not None:
+            kl = tf.reduce_mean(tf.reduce_sum(terms.kl, axis=-1), axis=0)
+            measured |= {"elbo": elbo(terms), "kl": kl}
+        metrics = {metric.name: metric for metric in self.metrics if metric.name in measured}
+        for name, metric in metrics.items():
+            metric.update_state(measured[name])
+        logs = {name: metric.result() for name, metric in metrics.items()}
         strategy = tf.distribute.get_strategy()
         multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         if multi_worker and strategy.extended._in_multi_worker_mode():
             # On this condition Keras 3 averages the logs along axis 0, which scalars do not have.
             logs = tf.nest.map_structure(lambda value: tf.reshape(value, [1]), logs)
         return logs
+
+    def _get_metrics_result_or_logs(self, logs):
+        """Returns the metrics of all replicas, of those that the last step has measured.
+
+        Keras does so only where a step measures every metric; else its logs are a mean of the replicas' own means,
+        which is wrong where their batches differ in size.
+        """
+        results = self.get_metrics_result()
+        return {name: results[name] for name in logs}
 
     def _images_of(self, data):
         x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

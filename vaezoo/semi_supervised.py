@@ -51,14 +51,95 @@ class Inference(NamedTuple):
     style: tf.Tensor
 
 
-class SemiSupervisedModel(LatentVariableModel):
+class LabelledModel(LatentVariableModel):
+    """A model of images, of which some have a class: labels in, probabilities of classes out.
+
+    A subclass owes `class_probabilities` and, in its training step, what it makes of labels.
+
+    `fit` takes `((x_labelled, y), x_unlabelled)`, as arrays or as a `tf.data.Dataset` of batches of them; `(x, y)` with
+    y = -1 where the class is unknown; or x alone.
+
+    Args:
+        num_classes: int, K, at least 2.
+        *args, **kwargs: of the class that comes next, `LatentVariableModel` or one of its subclasses.
+    """
+
+    def __init__(self, *args, num_classes, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.num_classes = checks.positive_int("num_classes", num_classes)
+        if num_classes < 2:
+            raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}")
+        self.cross_entropy_tracker = ExampleMean(name="cross_entropy")
+        self.error_rate_tracker = ExampleMean(name="error_rate")
+
+    def class_probabilities(self, x):
+        """Images [B, H, W, C] -> q(y | x), [B, K]."""
+        raise NotImplementedError
+
+    def predict_proba(self, x, batch_size=500):
+        """Returns the class probabilities of images [N, H, W, C], a numpy array [N, K]; see `class_probabilities`."""
+        checks.images("x", x, self.image_shape)
+        checks.positive_int("batch_size", batch_size)
+        parts = (x[first : first + batch_size] for first in range(0, len(x), batch_size))
+        return np.concatenate([np.asarray(self.class_probabilities(part)) for part in parts])
+
+    def measure(self, data):
+        """Measures the ELBO as the base class does and, of `(x, y)`, the error rate in % where y is known."""
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        measured = super().measure(x)
+        if y is None:
+            return measured
+        y = tf.cast(tf.reshape(y, [-1]), tf.int64)
+        wrong = 100.0 * tf.cast(tf.argmax(self.class_probabilities(x), axis=-1) != y, tf.float32)
+        return {**measured, "error_rate": tf.boolean_mask(wrong, y != checks.UNKNOWN)}
+
+    @property
+    def metrics(self):
+        return [*super().metrics, self.cross_entropy_tracker, self.error_rate_tracker]
+
+    def fit(self, x=None, y=None, batch_size=None, **kwargs):
+        """Trains on labelled and unlabelled images, as `keras.Model.fit` does; for the forms of data, see the class.
+
+        Arrays become batches of `batch_size` unlabelled images, each beside at most as many labelled ones. The images
+        of `(x, y)` all count as unlabelled, those with a label as labelled besides.
+
+        Raises:
+            ValueError: images or labels are not legal; no label is known, or none of some class.
+        """
+        if y is not None:
+            y = checks.labels("y", y, self.num_classes, unknown=checks.UNKNOWN)
+            checks.images("x", x, self.image_shape)
+            _check_lengths(x, y)
+            known = y != checks.UNKNOWN
+            x = (np.asarray(x)[known], y[known]), np.asarray(x)
+        if isinstance(x, tuple):
+            (x_labelled, y), x_unlabelled = x
+            checks.images("x_labelled", x_labelled, self.image_shape)
+            checks.images("x_unlabelled", x_unlabelled, self.image_shape)
+            y = checks.labels("y", y, self.num_classes, every=True)
+            _check_lengths(x_labelled, y)
+            self.initialize(x_unlabelled[: self.initial_images])
+            x = paired_batches(x_labelled, y, x_unlabelled, batch_size or 32)
+            batch_size, kwargs["shuffle"] = None, False  # the dataset has and does both
+        return super().fit(x, batch_size=batch_size, **kwargs)
+
+    def export_signatures(self):
+        """Returns the signatures of the class that comes next, and `classify`."""
+        images = tf.TensorSpec([None, *self.image_shape], tf.float32, "images")
+
+        def classify(images):
+            return {"probabilities": self.class_probabilities(images)}
+
+        return [*super().export_signatures(), Signature("classify", classify, (images,))]
+
+
+class SemiSupervisedModel(LabelledModel):
     """A model p(x, y, z) of images and classes, most of which are not known.
 
     A subclass owes `infer`, `style_posterior`, `features` and `likelihood`, and `auxiliary_prior` if it has an
     auxiliary variable. The code of an image is z, its style, followed by its class, one-hot: [B, D + K].
 
-    `fit` takes `((x_labelled, y), x_unlabelled)`, as arrays or as a `tf.data.Dataset` of batches of them; `(x, y)` with
-    y = -1 where the class is unknown; or x alone, which learns clusters that nothing ties to classes.
+    Trained on x alone it learns clusters that nothing ties to classes.
 
     Args:
         image_shape: tuple of ints (H, W, C).
@@ -72,13 +153,9 @@ class SemiSupervisedModel(LatentVariableModel):
             checks.positive_int("latent_dim", latent_dim),
             checks.positive_int("num_classes", num_classes),
         )
-        if num_classes < 2:
-            raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}")
-        super().__init__(image_shape, (latent_dim + num_classes,), **kwargs)
-        self.style_dim, self.num_classes = latent_dim, num_classes
+        super().__init__(image_shape, (latent_dim + num_classes,), num_classes=num_classes, **kwargs)
+        self.style_dim = latent_dim
         self.auxiliary_dim = checks.non_negative_int("auxiliary_dim", auxiliary_dim)
-        self.cross_entropy_tracker = ExampleMean(name="cross_entropy")
-        self.error_rate_tracker = ExampleMean(name="error_rate")
 
     components = None  # `PrincipalComponents` of models that see those instead of pixels
 
@@ -202,13 +279,6 @@ class SemiSupervisedModel(LatentVariableModel):
         noise_a = np.random.default_rng(0).standard_normal((draws, 1, self.auxiliary_dim)).astype(np.float32)
         return tf.reduce_mean(tf.exp(self.infer(to_unit_interval(x), noise_a).log_q_y), axis=0)
 
-    def predict_proba(self, x, batch_size=500):
-        """Returns the class probabilities of images [N, H, W, C], a numpy array [N, K]; see `class_probabilities`."""
-        checks.images("x", x, self.image_shape)
-        checks.positive_int("batch_size", batch_size)
-        parts = (x[first : first + batch_size] for first in range(0, len(x), batch_size))
-        return np.concatenate([np.asarray(self.class_probabilities(part)) for part in parts])
-
     def encode(self, x):
         """Returns z at zero noise, given the most probable class, and that class, one-hot: [B, D + K]."""
         inference = self.infer(to_unit_interval(x), tf.zeros([1, 1, self.auxiliary_dim]))
@@ -308,62 +378,11 @@ class SemiSupervisedModel(LatentVariableModel):
         losses = -bound - weight * tf.reduce_mean(labelled_bound)
         return loss, {"loss": losses, "terms": terms, "cross_entropy": cross_entropy}
 
-    def measure(self, data):
-        """Measures the ELBO as the base class does and, of `(x, y)`, the error rate in % where y is known."""
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        measured = super().measure(x)
-        if y is None:
-            return measured
-        y = tf.cast(tf.reshape(y, [-1]), tf.int64)
-        wrong = 100.0 * tf.cast(tf.argmax(self.class_probabilities(x), axis=-1) != y, tf.float32)
-        return {**measured, "error_rate": tf.boolean_mask(wrong, y != checks.UNKNOWN)}
-
-    @property
-    def metrics(self):
-        return [*super().metrics, self.cross_entropy_tracker, self.error_rate_tracker]
-
-    def _update_metrics(self, loss, terms, **measured):
-        trackers = {"cross_entropy": self.cross_entropy_tracker, "error_rate": self.error_rate_tracker}
-        for name, values in measured.items():
-            trackers[name].update_state(values)
-        logs = super()._update_metrics(loss, terms)
-        return {name: value for name, value in logs.items() if name not in trackers or name in measured}
-
-    def fit(self, x=None, y=None, batch_size=None, **kwargs):
-        """Trains on labelled and unlabelled images, as `keras.Model.fit` does; for the forms of data, see the class.
-
-        Arrays become batches of `batch_size` unlabelled images, each beside at most as many labelled ones. The images
-        of `(x, y)` all count as unlabelled, those with a label as labelled besides.
-
-        Raises:
-            ValueError: images or labels are not legal; no label is known, or none of some class.
-        """
-        if y is not None:
-            y = checks.labels("y", y, self.num_classes, unknown=checks.UNKNOWN)
-            checks.images("x", x, self.image_shape)
-            _check_lengths(x, y)
-            known = y != checks.UNKNOWN
-            x = (np.asarray(x)[known], y[known]), np.asarray(x)
-        if isinstance(x, tuple):
-            (x_labelled, y), x_unlabelled = x
-            checks.images("x_labelled", x_labelled, self.image_shape)
-            checks.images("x_unlabelled", x_unlabelled, self.image_shape)
-            y = checks.labels("y", y, self.num_classes, every=True)
-            _check_lengths(x_labelled, y)
-            self.initialize(x_unlabelled[: self.initial_images])
-            x = paired_batches(x_labelled, y, x_unlabelled, batch_size or 32)
-            batch_size, kwargs["shuffle"] = None, False  # the dataset has and does both
-        return super().fit(x, batch_size=batch_size, **kwargs)
-
     # Exporting it.
 
     def export_signatures(self):
-        """Returns the base class's signatures, and `classify` and `sample_class`."""
-        images = tf.TensorSpec([None, *self.image_shape], tf.float32, "images")
+        """Returns the base classes' signatures, with a `sample` of LiteRT's own, and `sample_class`."""
         seed, label = (tf.TensorSpec([None], tf.int32, name) for name in ("seed", "label"))
-
-        def classify(images):
-            return {"probabilities": self.class_probabilities(images)}
 
         def sample_class(seed, label):
             what = [f"`label` must be in 0..{self.num_classes - 1}. Received:", label]
@@ -381,7 +400,6 @@ class SemiSupervisedModel(LatentVariableModel):
                 s._replace(function=sample_lite) if s.name == "sample" and s.lite else s
                 for s in super().export_signatures()
             ),
-            Signature("classify", classify, (images,)),
             Signature("sample_class", sample_class, (seed, label), lite=False),
         ]
 
