@@ -324,6 +324,13 @@ class SemiSupervisedSteinVAE(LabelledModel, SteinVAE):
         z = self.approximate_posterior(to_unit_interval(x)).bijector.forward(noise)  # [S, B, D]
         return tf.reduce_mean(tf.nn.softmax(self.logits(z)), axis=0)
 
+    def training_loss(self, data):
+        """Returns the base class's loss of images, for an objective other than Stein."""
+        labelled, x = split_data(data)
+        if labelled is not None:
+            raise ValueError(f"`objective` must be Stein to learn from labels. Received: {self.objective}")
+        return super().training_loss(x)
+
     def stein_step(self, data):
         """Adds what labelled images ask for; `data` is `((x_labelled, y), x_unlabelled)`, or x alone."""
         labelled, x = split_data(data)
