@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 import types
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.stats import multinomial, poisson
+from test_cli import vaezoo
 
 from vaezoo import data, evaluation, exporting, plots, training
 from vaezoo.annealing import annealed_estimate
@@ -455,3 +457,65 @@ def test_codes_are_drawn_and_pictures_refused(trained):
     for draw in (plots.samples, lambda model: plots.reconstructions(model, DOCUMENTS), plots.manifold):
         with pytest.raises(ValueError, match="`model` must be a model of images. Received: VAE of counts"):
             draw(trained)
+
+
+def test_topics_are_the_words_whose_rates_grow_most():
+    """A decoder whose log rates are linear in z: its weights in order."""
+    model = make()
+    weights = np.random.default_rng(0).normal(size=(2, WORDS)).astype("float32")
+    model.decode = lambda z: tf.exp(z @ weights - 3.0)
+    words = [f"word{index}" for index in range(WORDS)]
+    found = evaluation.topics(model, words, num_words=4)
+    assert found == [[words[v] for v in np.argsort(-row)[:4]] for row in weights]
+
+
+def test_topics_of_no_documents_are_refused(trained, make_tiny):
+    with pytest.raises(ValueError, match="`model` must be a model of counts. Received: VAE of images"):
+        evaluation.topics(make_tiny("vae"), ["a"])
+    with pytest.raises(ValueError, match="`words` must hold one word per count, 12. Received: 1"):
+        evaluation.topics(trained, ["a"])
+
+
+# The command line.
+
+
+@pytest.fixture(scope="module")
+def run(settings, tmp_path_factory):
+    """A run of an epoch on a file of documents of other words than the entry's, by --data: its working folder."""
+    folder = tmp_path_factory.mktemp("cli")
+    shutil.copy(settings["data.name"], folder / "documents.npz")
+    small = ["--set", "model.args.hidden_units=[8]", "--set", "model.args.latent_dim=3", "--set", "train.epochs=1"]
+    options = ["--data", "documents.npz", "--dir", "run", *small, "--set", "train.batch_size=20"]
+    result = vaezoo("train", "vae_poisson_20news", *options, "--set", "train.jit_compile=false", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "run: best.weights.h5, last.weights.h5, log.csv, tensorboard"
+    return folder
+
+
+def test_a_run_takes_the_number_of_words_and_remembers_the_file(run):
+    config = json.loads((run / "run" / "config.json").read_text())
+    assert config["model"]["args"]["image_shape"] == [WORDS]
+    assert config["data"]["name"] == str(run / "documents.npz")
+
+
+def test_evaluate_prints_the_perplexity(run):
+    result = vaezoo("evaluate", "run", "--num-samples", 5, "--json", "figures.json", cwd=run)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads((run / "figures.json").read_text())
+    assert 1 < figures["perplexity"] < figures["elbo_perplexity"]
+    assert f"{figures['perplexity']:.4f}" in result.stdout
+
+
+def test_topics_prints_words_of_the_file_for_each_unit(run):
+    result = vaezoo("topics", "run", "--num-words", 3, "--data", "documents.npz", cwd=run)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()[1:]]
+    assert [row[0] for row in rows] == ["1", "2", "3"]
+    assert all(len(row) == 4 and row[1].startswith("word") for row in rows)
+
+
+def test_latents_of_documents_are_drawn_and_samples_refused(run):
+    assert vaezoo("latents", "run", "-o", "latents.png", cwd=run).stdout.strip() == "latents.png"
+    refused = vaezoo("sample", "run", cwd=run)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1] == "vaezoo: `model` must be a model of images. Received: VAE of counts"

@@ -313,6 +313,30 @@ def information(
 
 
 @app.command()
+def topics(
+    name: Name,
+    num_words: Annotated[int, typer.Option(min=1, help="Words for each latent unit.")] = 10,
+    weights: Weights = None,
+    data_path: DataPath = None,
+    overrides: Overrides = None,
+):
+    """Print the words that each latent unit makes more frequent, of a model of documents."""
+    from rich.console import Console
+    from rich.table import Table
+
+    model, entry = _load(name, weights, overrides, data_path)
+    from vaezoo import data, evaluation
+
+    words = data.load(entry.data.name).words
+    if words is None:
+        raise ValueError(f"`data name` must be of documents whose words are known. Received: {entry.data.name}")
+    table = Table("unit", "words", box=None)
+    for unit, of_unit in enumerate(evaluation.topics(model, words, num_words), start=1):
+        table.add_row(str(unit), " ".join(of_unit))
+    Console().print(table)
+
+
+@app.command()
 def layers(
     folder: Annotated[pathlib.Path, typer.Argument(help="The folder of a run, of a model with layers of latents.")],
     output: Output = None,

@@ -31,7 +31,7 @@ MEASURES = {
     "dynamic_binarization": "log-likelihood of binary images, drawn once from the grey values",
     "static_binarization": "log-likelihood of binary images",
     "uniform_dequantization": "density of dequantised images in [0, 1]; bits/dim are those of the 256 grey levels",
-    "counts": "log-likelihood of word counts; the perplexity is that of a word in its order, with the cost of the length",
+    "counts": "log-likelihood of word counts; the perplexity is that of a word, with the cost of the length",
 }
 
 
@@ -231,6 +231,30 @@ def log_orders(counts):
 
 def _perplexity(model, log_p, images):
     return perplexity(log_p, images) if model.domain is COUNTS else None
+
+
+def topics(model, words, num_words=10):
+    """Returns what each value of z is about: the words whose rates grow by the largest factor from z = 0 to z_d = 1.
+
+    Args:
+        model: a `LatentVariableModel` of word counts.
+        words: the V words.
+        num_words: int, how many for each.
+
+    Returns:
+        A list of D lists of words, the largest factor first.
+
+    Raises:
+        ValueError: the model is not one of counts; an argument is not as described.
+    """
+    checks.positive_int("num_words", num_words)
+    if model.domain is not COUNTS:
+        raise ValueError(f"`model` must be a model of counts. Received: {type(model).__name__} of {model.domain.name}")
+    if (len(words),) != model.image_shape:
+        raise ValueError(f"`words` must hold one word per count, {model.image_shape[0]}. Received: {len(words)}")
+    units = np.eye(model.latent_dim, dtype=np.float32).reshape(-1, *model.latent_shape)
+    factors = np.asarray(model.decode(units)) / np.asarray(model.decode(np.zeros_like(units[:1])))  # [D, V]
+    return [[words[v] for v in row[:num_words]] for row in np.argsort(-factors, axis=-1)]
 
 
 def error_rate(model, images, labels):
