@@ -20,6 +20,7 @@ TRAINING_IMAGES = {
     "cifar10": 45_000,
     "svhn_cropped": 603_388,
     "smallnorb": 21_870,
+    "20newsgroups": 10_000,
 }
 
 

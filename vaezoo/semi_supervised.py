@@ -22,7 +22,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
-from vaezoo.base import SAMPLE_STREAM, LatentVariableModel, Signature, noise_seed, to_unit_interval
+from vaezoo.base import SAMPLE_STREAM, LatentVariableModel, Signature, noise_seed
 from vaezoo.layers import batch_statistics
 from vaezoo.metrics import ExampleMean
 from vaezoo.numerics import log_mean_exp, merge_samples, split_samples, tile_samples
@@ -78,7 +78,7 @@ class LabelledModel(LatentVariableModel):
 
     def predict_proba(self, x, batch_size=500):
         """Returns the class probabilities of images [N, H, W, C], a numpy array [N, K]; see `class_probabilities`."""
-        checks.images("x", x, self.image_shape)
+        self.domain.check("x", x, self.image_shape)
         checks.positive_int("batch_size", batch_size)
         parts = (x[first : first + batch_size] for first in range(0, len(x), batch_size))
         return np.concatenate([np.asarray(self.class_probabilities(part)) for part in parts])
@@ -108,14 +108,14 @@ class LabelledModel(LatentVariableModel):
         """
         if y is not None:
             y = checks.labels("y", y, self.num_classes, unknown=checks.UNKNOWN)
-            checks.images("x", x, self.image_shape)
+            self.domain.check("x", x, self.image_shape)
             _check_lengths(x, y)
             known = y != checks.UNKNOWN
             x = (np.asarray(x)[known], y[known]), np.asarray(x)
         if isinstance(x, tuple):
             (x_labelled, y), x_unlabelled = x
-            checks.images("x_labelled", x_labelled, self.image_shape)
-            checks.images("x_unlabelled", x_unlabelled, self.image_shape)
+            self.domain.check("x_labelled", x_labelled, self.image_shape)
+            self.domain.check("x_unlabelled", x_unlabelled, self.image_shape)
             y = checks.labels("y", y, self.num_classes, every=True)
             _check_lengths(x_labelled, y)
             self.initialize(x_unlabelled[: self.initial_images])
@@ -125,7 +125,7 @@ class LabelledModel(LatentVariableModel):
 
     def export_signatures(self):
         """Returns the signatures of the class that comes next, and `classify`."""
-        images = tf.TensorSpec([None, *self.image_shape], tf.float32, "images")
+        images = tf.TensorSpec([None, *self.image_shape], tf.float32, self.domain.name)
 
         def classify(images):
             return {"probabilities": self.class_probabilities(images)}
@@ -160,8 +160,8 @@ class SemiSupervisedModel(LabelledModel):
     components = None  # `PrincipalComponents` of models that see those instead of pixels
 
     def flat(self, x):
-        """Images in [0, 1], [B, H, W, C] or flat -> their pixels, [B, HWC], or their principal components [B, Q]."""
-        x = tf.reshape(x, [-1, math.prod(self.image_shape)])
+        """Images in [0, 1], [B, H, W, C] or flat -> what nets see: pixels, [B, HWC], or principal components [B, Q]."""
+        x = tf.reshape(self.domain.inputs(x), [-1, math.prod(self.image_shape)])
         return x if self.components is None else self.components(x)
 
     # What a subclass owes.
@@ -223,7 +223,7 @@ class SemiSupervisedModel(LabelledModel):
 
         The KL columns are a's, if there is one, z's and y's. A draw of y has no gradient: train on `unlabelled_terms`.
         """
-        x = to_unit_interval(x)
+        x = self.domain.values(x)
         noise_a, noise_z, uniform = self._parts(noise)
         inference = self.infer(x, noise_a)
         y = one_hot_draw(inference.log_q_y, uniform)  # [S, B, K]
@@ -239,7 +239,7 @@ class SemiSupervisedModel(LabelledModel):
         `x`, `noise` and `analytic_kl` are those of `terms`; with `enumerate_classes=False` the expectation is estimated
         from two classes, see `expectation_over_classes`.
         """
-        x = to_unit_interval(x)
+        x = self.domain.values(x)
         noise_a, noise_z, uniform = self._parts(noise)
         inference = self.infer(x, noise_a)
         log_q_y = inference.log_q_y
@@ -259,7 +259,7 @@ class SemiSupervisedModel(LabelledModel):
 
         `x`, `noise` and `analytic_kl` are those of `terms`; y are classes, ints in 0..K-1, [B].
         """
-        x = to_unit_interval(x)
+        x = self.domain.values(x)
         noise_a, noise_z, _ = self._parts(noise)
         inference = self.infer(x, noise_a)
         y = tf.one_hot(y, self.num_classes)  # [B, K]
@@ -277,11 +277,11 @@ class SemiSupervisedModel(LabelledModel):
         """
         draws = AVERAGED if self.auxiliary_dim else 1
         noise_a = np.random.default_rng(0).standard_normal((draws, 1, self.auxiliary_dim)).astype(np.float32)
-        return tf.reduce_mean(tf.exp(self.infer(to_unit_interval(x), noise_a).log_q_y), axis=0)
+        return tf.reduce_mean(tf.exp(self.infer(self.domain.values(x), noise_a).log_q_y), axis=0)
 
     def encode(self, x):
         """Returns z at zero noise, given the most probable class, and that class, one-hot: [B, D + K]."""
-        inference = self.infer(to_unit_interval(x), tf.zeros([1, 1, self.auxiliary_dim]))
+        inference = self.infer(self.domain.values(x), tf.zeros([1, 1, self.auxiliary_dim]))
         y = tf.one_hot(tf.argmax(inference.log_q_y[0], axis=-1), self.num_classes)  # [B, K]
         z = self.style_posterior(inference, y[tf.newaxis, tf.newaxis]).mean()[0, 0]
         return tf.concat([z, y], axis=-1)
@@ -315,7 +315,7 @@ class SemiSupervisedModel(LabelledModel):
     def log_prob_given_noise(self, x, noise):
         """Returns log p(x | .) at the a and z that noise gives in the prior, the mean over all classes, [S, B]."""
         num_samples = tf.shape(noise)[0]
-        images, rows = tile_samples(to_unit_interval(x), num_samples), merge_samples(noise)[tf.newaxis]
+        images, rows = tile_samples(self.domain.values(x), num_samples), merge_samples(noise)[tf.newaxis]
         log_p = [
             self.generated(rows, tf.fill(tf.shape(rows)[1:2], label)).log_prob(images)
             for label in range(self.num_classes)
@@ -341,7 +341,7 @@ class SemiSupervisedModel(LabelledModel):
 
         That of a is taken at the posterior mean of z.
         """
-        x = to_unit_interval(x)
+        x = self.domain.values(x)
         z, y = tf.split(self.encode(x), [self.style_dim, self.num_classes], axis=-1)
         inference = self.infer(x, tf.zeros([1, 1, self.auxiliary_dim]))
         q = self.style_posterior(inference, y[tf.newaxis, tf.newaxis])
@@ -387,13 +387,13 @@ class SemiSupervisedModel(LabelledModel):
         def sample_class(seed, label):
             what = [f"`label` must be in 0..{self.num_classes - 1}. Received:", label]
             tf.debugging.Assert(tf.reduce_all((label >= 0) & (label < self.num_classes)), what)
-            return {"images": self.generate(self._noise_of_rows(seed, SAMPLE_STREAM), label)}
+            return {self.domain.name: self.generate(self._noise_of_rows(seed, SAMPLE_STREAM), label)}
 
         def sample_lite(num_samples):
             # The normal CDF, which else turns noise into a class, is not among LiteRT's builtin ops.
             label = tf.random.uniform(num_samples[tf.newaxis], maxval=float(self.num_classes))
             noise = tf.random.normal(tf.stack([1, num_samples, *self.noise_shape]))
-            return {"images": self.generate(noise, tf.minimum(tf.cast(label, tf.int32), self.num_classes - 1))}
+            return {self.domain.name: self.generate(noise, tf.minimum(tf.cast(label, tf.int32), self.num_classes - 1))}
 
         return [
             *(

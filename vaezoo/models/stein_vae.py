@@ -44,7 +44,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks, likelihoods, stein
-from vaezoo.base import LatentVariableModel, to_unit_interval
+from vaezoo.base import LatentVariableModel
+from vaezoo.domains import IMAGES
 from vaezoo.networks import JointMLP, mlp
 from vaezoo.numerics import log_mean_exp, merge_samples, split_samples, tile_samples
 from vaezoo.objectives import Stein, Terms
@@ -158,9 +159,14 @@ class SteinVAE(LatentVariableModel):
             self.decoders.append(mlp((latent_dim,), widths[::-1], activation, dtype=dtype, name="decoder"))
             self.likelihoods.append(likelihoods.build(likelihood, widths[0], self.image_shape))
 
+    @property
+    def domain(self):
+        """What an example is, as the likelihood says."""
+        return getattr(self.likelihoods[0], "domain", IMAGES)
+
     def approximate_posterior(self, x):
         """Images in [0, 1], [B, H, W, C] -> q(z | x): batch shape [B], event shape [D]."""
-        x = tf.reshape(x, [-1, math.prod(self.image_shape)])
+        x = tf.reshape(self.domain.inputs(x), [-1, math.prod(self.image_shape)])
         noise = tfd.MultivariateNormalDiag(tf.zeros([tf.shape(x)[0], self.latent_dim]))
         # Images are projected once, whatever the number of draws.
         return tfd.TransformedDistribution(noise, ImplicitMap(self.encoder, self.encoder.project(x=x)))
@@ -204,7 +210,7 @@ class SteinVAE(LatentVariableModel):
 
         For the decoders they are the gradients of the mean over theta of log p(x | z, theta).
         """
-        x = to_unit_interval(self._images_of(data))
+        x = self.domain.values(self._images_of(data))
         moves = self.moves(self._training_noise(x), x, lambda z: self.joint(x, z))
         return moves.fields, {"loss": -tf.reduce_mean(moves.log_density, axis=0), "terms": Terms(moves.log_lik, None)}
 
@@ -321,7 +327,7 @@ class SemiSupervisedSteinVAE(LabelledModel, SteinVAE):
     def class_probabilities(self, x):
         """Images [B, H, W, C] -> p(y | x), [B, C]: the mean of p(y | z) over `AVERAGED` draws, the same ones always."""
         noise = np.random.default_rng(0).standard_normal((AVERAGED, 1, self.latent_dim)).astype(np.float32)
-        z = self.approximate_posterior(to_unit_interval(x)).bijector.forward(noise)  # [S, B, D]
+        z = self.approximate_posterior(self.domain.values(x)).bijector.forward(noise)  # [S, B, D]
         return tf.reduce_mean(tf.nn.softmax(self.logits(z)), axis=0)
 
     def training_loss(self, data):
@@ -337,7 +343,7 @@ class SemiSupervisedSteinVAE(LabelledModel, SteinVAE):
         fields, measured = super().stein_step(x)
         if labelled is None:
             return fields, measured
-        x_labelled, y = to_unit_interval(self._images_of(labelled[0])), tf.cast(labelled[1], tf.int32)
+        x_labelled, y = self.domain.values(self._images_of(labelled[0])), tf.cast(labelled[1], tf.int32)
         share = global_batch_size(x_labelled) / (global_batch_size(x_labelled) + global_batch_size(x))  # rho
         zeta = math.prod(self.image_shape) / (self.num_classes * share)
 
