@@ -51,8 +51,9 @@ def test_two_replicas_log_what_one_logs(replicas, objective, logs):
         np.testing.assert_allclose(two[name], one[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
-def test_two_replicas_learn_from_labels_as_one_does(replicas):
-    one, two = (replicas["semi_supervised"][number] for number in ("one", "two"))
+@pytest.mark.parametrize("system", ["semi_supervised", "stein"])
+def test_two_replicas_learn_from_labels_as_one_does(replicas, system):
+    one, two = (replicas[system][number] for number in ("one", "two"))
     np.testing.assert_allclose(two["weights"], one["weights"], rtol=0, atol=1e-5)  # batch normalisation's averages, too
     assert one["history"].keys() == two["history"].keys() >= {"cross_entropy"}
     for name in one["history"]:

@@ -17,8 +17,9 @@ from vaezoo import base, callbacks, training
 from vaezoo.models.adgm import ADGM
 from vaezoo.models.conv_vae import ConvVAE
 from vaezoo.models.resnet_vae import ResNetVAE
+from vaezoo.models.stein_vae import SemiSupervisedSteinVAE
 from vaezoo.models.vae import VAE
-from vaezoo.objectives import ELBO, IWAE, FreeBits, SemiSupervisedELBO
+from vaezoo.objectives import ELBO, IWAE, FreeBits, SemiSupervisedELBO, Stein
 
 IMAGE_SHAPE, LATENT_DIM, REPLICAS = (4, 4, 1), 3, 2
 NUMBER, BATCH_SIZE = 36, 7  # batches of 7 = 4 + 3, and a last one of 1, of which the second replica gets nothing
@@ -54,6 +55,10 @@ class HandedInResNetVAE(HandedIn, ResNetVAE):
 
 class HandedInADGM(HandedIn, ADGM):
     """The auxiliary deep generative model."""
+
+
+class HandedInSteinVAE(HandedIn, SemiSupervisedSteinVAE):
+    """The Stein VAE with classes."""
 
 
 class RecordingVAE(VAE):
@@ -163,6 +168,22 @@ def semi_supervised(strategy):
     return results
 
 
+def stein(strategy):
+    """Moves particles of z and of weights, with labels and without, on one device and on two replicas."""
+    results = {}
+    x = images(24)
+    batches = tf.data.Dataset.from_tensor_slices(((0.5 * x, np.arange(24) % 3), x)).batch(7)
+    for replicas, scope in {"one": None, "two": strategy}.items():
+        keras.utils.set_random_seed(0)
+        with (scope or tf.distribute.get_strategy()).scope():
+            sizes = dict(latent_dim=3, num_classes=3, hidden_units=(8, 7), weight_particles=2)
+            model = HandedInSteinVAE(IMAGE_SHAPE, **sizes)
+            model.compile(keras.optimizers.SGD(1e-3), Stein(3, num_examples=24))
+        history = model.fit(batches, epochs=2, shuffle=False, verbose=0).history
+        results[replicas] = {"weights": flat(model), "history": history}
+    return results
+
+
 def own_noise(strategy):
     """Returns what the two replicas drew in two steps of training and in one of testing, [3, 2, S * B * D]."""
     model = make(RecordingVAE, ELBO(), strategy)
@@ -214,6 +235,7 @@ def main(folder):
         "same_steps": same_steps(strategy),
         "flows_and_averages": flows_and_averages(strategy),
         "semi_supervised": semi_supervised(strategy),
+        "stein": stein(strategy),
         "own_noise": own_noise(strategy),
         "broken_replica": broken_replica(strategy),
         "zoo_entry": zoo_entry(folder),
