@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from vaezoo import evaluation
+from vaezoo.models import SteinVAE
 from vaezoo.objectives import Terms
 
 
@@ -117,3 +118,17 @@ def test_bad_arguments(make_tiny, images):
         evaluation.evaluate(model, np.round(255 * images).astype("uint8"), transform="uniform_dequantization")
     with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
         evaluation.evaluate(model, images, batch_size=0)
+
+
+def test_posterior_spectrum_sees_oblique_directions():
+    """Draws A xi have the singular values of A, whatever the axes; here one direction of three is a hundredth."""
+    model = SteinVAE((2, 2, 1), latent_dim=3, hidden_units=(3,), activation="linear")
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    factor = np.diag([1.0, 0.5, 0.01]) @ rotation  # xi -> z
+    encoder = model.encoder
+    encoder.projections["noise"].kernel.assign(np.eye(3))
+    encoder.codes.kernel.assign(factor)
+    images = np.random.default_rng(1).random((4, 2, 2, 1), np.float32)
+    widths = evaluation.posterior_spectrum(model, images, num_draws=5000)
+    np.testing.assert_allclose(widths, [1.0, 0.5, 0.01], rtol=0.05)
+    assert np.linalg.norm(factor, axis=0).min() > 0.1  # no coordinate tells

@@ -19,8 +19,10 @@ from scipy.special import gammaln
 
 from vaezoo import checks, data
 from vaezoo.annealing import annealed_estimate
+from vaezoo.base import IMPORTANCE_STREAM, noise_seed
 from vaezoo.domains import COUNTS
 from vaezoo.numerics import bits_per_dim
+from vaezoo.posteriors import reparameterize
 
 ACTIVE_VARIANCE = 0.01  # a unit is active if the variance of its posterior mean over the data exceeds it (Burda et al.)
 
@@ -255,6 +257,31 @@ def topics(model, words, num_words=10):
     units = np.eye(model.latent_dim, dtype=np.float32).reshape(-1, *model.latent_shape)
     factors = np.asarray(model.decode(units)) / np.asarray(model.decode(np.zeros_like(units[:1])))  # [D, V]
     return [[words[v] for v in row[:num_words]] for row in np.argsort(-factors, axis=-1)]
+
+
+def posterior_spectrum(model, images, *, num_draws=500, seed=0):
+    """Returns how far q(z | x) spreads along each of its own directions, from the widest to the narrowest.
+
+    A sampler may have collapsed to a few directions although every coordinate of z still varies, where these are
+    oblique to the axes. Against N(0, I) a direction of standard deviation s << 1 costs about -log s nats.
+
+    Args:
+        model: a `LatentVariableModel` with a vector of latents.
+        images: as for `evaluate`, [N, ...].
+        num_draws: int, of z for each image; well above D.
+        seed: int.
+
+    Returns:
+        Geometric means over the images of the square roots of the eigenvalues of Cov(z | x), [D].
+    """
+    model.domain.check("images", images, model.image_shape)
+    checks.positive_int("num_draws", num_draws)
+    q = model.approximate_posterior(model.domain.values(images))
+    noise = model.noise(num_draws, len(images), seed=noise_seed(seed, IMPORTANCE_STREAM))
+    z, _ = reparameterize(q, noise)  # [S, N, D]
+    z = np.asarray(z, np.float64).swapaxes(0, 1)  # [N, S, D]
+    widths = np.linalg.svd(z - z.mean(axis=1, keepdims=True), compute_uv=False) / math.sqrt(num_draws - 1)  # [N, D]
+    return np.exp(np.log(widths).mean(axis=0))
 
 
 def error_rate(model, images, labels):
