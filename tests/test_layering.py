@@ -18,6 +18,8 @@ ORDER = [
         "zoo",
         "annealing",
         "evaluation",
+        "image_classifier",
+        "sample_scores",
         "plots",
         "callbacks",
         "exporting",

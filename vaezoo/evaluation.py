@@ -8,6 +8,7 @@ import numpy as np
 
 from vaezoo import checks
 from vaezoo.annealing import annealed_estimate
+from vaezoo.base import to_unit_interval
 from vaezoo.numerics import bits_per_dim
 
 ACTIVE_VARIANCE = 0.01  # a unit is active if the variance of its posterior mean over the data exceeds it (Burda et al.)
@@ -35,6 +36,9 @@ class Evaluation:
     elbo: float
     elbo_standard_error: float
     reconstruction: float  # E_q log p(x | z)
+    rmse: (
+        float  # of decode(encode(x)), root mean square over images and pixels of values in [0, 1]; in grey levels x 255
+    )
     kl: float
     log_likelihood: float  # k-sample estimate of log p(x)
     log_likelihood_standard_error: float
@@ -68,11 +72,13 @@ def evaluate(
     """
     _check(model, images, transform)
     checks.positive_int("batch_size", batch_size)
-    start, parts, kl_per_dimension, codes = time.perf_counter(), [], [], _Variance()
+    start, parts, kl_per_dimension, codes, squares = time.perf_counter(), [], [], _Variance(), 0.0
     for first in range(0, len(images), batch_size):
         x = images[first : first + batch_size]
         parts.append(model.importance_estimate(x, num_samples=num_samples, chunk=chunk, seed=seed + first))
-        codes.add(np.asarray(model.encode(x)))
+        z = model.encode(x)
+        codes.add(np.asarray(z))
+        squares += np.square(np.asarray(to_unit_interval(x) - model.decode(z), np.float64)).sum()
         kl_per_dimension.append(model.kl_per_dimension(x))
         if progress:
             progress(min(first + batch_size, len(images)), len(images))
@@ -87,6 +93,7 @@ def evaluate(
         elbo=float(elbo.mean()),
         elbo_standard_error=_standard_error(elbo),
         reconstruction=float(log_lik.mean()),
+        rmse=math.sqrt(squares / (len(images) * num_dims)),
         kl=float(kl.mean()),
         log_likelihood=float(log_likelihood.mean()),
         log_likelihood_standard_error=_standard_error(log_likelihood),
