@@ -36,9 +36,7 @@ class Evaluation:
     elbo: float
     elbo_standard_error: float
     reconstruction: float  # E_q log p(x | z)
-    rmse: (
-        float  # of decode(encode(x)), root mean square over images and pixels of values in [0, 1]; in grey levels x 255
-    )
+    rmse: float  # of x - decode(encode(x)), root mean square over images and pixels in [0, 1]; x 255 is grey levels
     kl: float
     log_likelihood: float  # k-sample estimate of log p(x)
     log_likelihood_standard_error: float

@@ -83,7 +83,7 @@ def frechet_distance(features, others):
     roots = [np.linalg.qr(rows, mode="r") for rows in scaled]  # [<= F, F] each
     cross = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False)
     distance = np.square(means[0] - means[1]).sum() + sum(np.square(root).sum() for root in roots) - 2 * cross.sum()
-    return max(0.0, float(distance))
+    return max(0.0, float(distance))  # equal sets differ by rounding
 
 
 def _matrix(name, values):
