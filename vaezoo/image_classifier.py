@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from vaezoo import checks, zoo
 from vaezoo.base import to_unit_interval
@@ -139,7 +138,9 @@ def train(images, labels, *, epochs=5, seed=0, verbose=0):
     steps = epochs * math.ceil(len(images) / BATCH_SIZE)
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps))
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-    examples = tf.data.Dataset.from_tensor_slices((to_unit_interval(images), labels))
-    batches = examples.shuffle(len(images), seed=seed).batch(BATCH_SIZE)
-    model.fit(batches, epochs=epochs, shuffle=False, verbose=verbose)  # the batches are shuffled, by the seed
+    x, order = np.asarray(to_unit_interval(images)), np.random.default_rng(seed)
+    for epoch in range(epochs):  # Keras' own order would follow the seed of all of TensorFlow
+        rows = order.permutation(len(x))
+        once = {"initial_epoch": epoch, "epochs": epoch + 1, "shuffle": False, "verbose": verbose}
+        model.fit(x[rows], labels[rows], batch_size=BATCH_SIZE, **once)
     return model
