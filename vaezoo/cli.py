@@ -430,11 +430,11 @@ def _overrides(texts):
 def _report(figures, output):
     """Prints a dict of figures, and writes it as JSON to a path that is not None."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from vaezoo import files
 
-    table = Table("figure", "value", box=None)
+    table = Table("figure", Column("value", overflow="fold"), box=None)
     for key, value in figures.items():
         value = " ".join(f"{nats:.2f}" for nats in value) if isinstance(value, tuple) else value
         table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
