@@ -105,6 +105,10 @@ class Subclassed(keras.Model):
             "must have a Dense layer for its last one with weights. Received: Conv2D",
         ),
         (lambda: classifier(flatten(), keras.layers.Softmax()), "Received: NoneType"),
+        (
+            lambda: classifier(keras.layers.GlobalMaxPooling2D(), dense(4), image_shape=(None, 8, 1)),
+            r"shapes \[\(None, None, 8, 1\)",
+        ),
     ],
 )
 def test_what_is_no_classifier(make, message):

@@ -16,7 +16,7 @@ import tensorflow as tf
 from vaezoo import checks, zoo
 from vaezoo.base import to_unit_interval
 
-FILTERS = (16, 32)  # of 3x3, each followed by pooling 2x2: 99 % of MNIST's test images, in a minute or two on one core
+FILTERS = (16, 32)  # of 3x3, each followed by pooling 2x2: 99.15 % of MNIST's test images, 2 minutes on one core
 FEATURES = 64  # few enough that a few thousand images give their covariance
 DROPOUT = 0.25
 BATCH_SIZE, LEARNING_RATE = 100, 3e-3
@@ -48,7 +48,8 @@ class ImageClassifier:
     def __init__(self, model):
         inputs, outputs = getattr(model, "inputs", None) or (), getattr(model, "outputs", None) or ()
         shapes = [tuple(tensor.shape) for tensor in (*inputs, *outputs)]
-        if [len(shape) for shape in shapes] != [4, 2] or None in shapes[0][1:] or shapes[1][1] < 2:
+        sizes = [size for shape in shapes for size in shape[1:]]
+        if [len(shape) for shape in shapes] != [4, 2] or None in sizes or sizes[-1] < 2:
             raise ValueError(
                 "`classifier` must be a functional or sequential Keras model of images [batch, height, width, "
                 f"channels] with outputs [batch, classes]. Received: {type(model).__name__} of shapes {shapes}"
