@@ -100,6 +100,23 @@ TINY = {
         "principal_components": 5,
         "init_stddev": 0.02,
     },
+    "stein_vae": {
+        "image_shape": IMAGE_SHAPE,
+        "latent_dim": 3,
+        "hidden_units": (7, 8),
+        "activation": "softplus",
+        "likelihood": "bounded_mean_gaussian",
+        "weight_particles": 2,
+    },
+    "semi_supervised_stein_vae": {
+        "image_shape": IMAGE_SHAPE,
+        "latent_dim": 3,
+        "num_classes": 4,
+        "hidden_units": (7, 8),
+        "activation": "elu",
+        "likelihood": "bounded_mean_gaussian",
+        "weight_particles": 2,
+    },
     "avae": {
         "image_shape": IMAGE_SHAPE,
         "latent_dims": (3, 2),

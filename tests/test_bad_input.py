@@ -30,7 +30,7 @@ def bad_images(images):
         "below": (images - 0.5, "`x` must be uint8, or floats in [0, 1]", "[-0.49"),
         "nan": (poisoned, "`x` must hold finite values", "NaN at index [3, 1, 2, 0]"),
         "infinite": (np.where(images > 0.9, np.inf, images), "`x` must be uint8, or floats in [0, 1]", "inf"),
-        "empty": (images[:0], "`x` must hold at least one image", "[0, 6, 5, 2]"),
+        "empty": (images[:0], "`x` must hold at least one example", "[0, 6, 5, 2]"),
         "int": (np.round(images).astype("int64"), "`x` must be uint8 or floating point", "int64"),
         "binary uint8": (np.round(images).astype("uint8"), "holds only 0 and 1", "float32"),
         "text": (np.full((3, *IMAGE_SHAPE), "a"), "`x` must be uint8 or floating point", "<U1"),

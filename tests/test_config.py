@@ -20,6 +20,7 @@ TRAINING_IMAGES = {
     "cifar10": 45_000,
     "svhn_cropped": 603_388,
     "smallnorb": 21_870,
+    "20newsgroups": 10_000,
 }
 
 
@@ -48,7 +49,7 @@ def test_labels_are_those_of_the_paper(name):
     settings = config.read(name)
     published = {"mnist": 100, "svhn_cropped": 1000, "smallnorb": 1000, "moons": 6}
     assert settings.data.labels == published[settings.data.name]
-    assert settings.objective.name == "semi_supervised_elbo"
+    assert settings.objective.name in ("semi_supervised_elbo", "stein")
 
 
 @pytest.mark.parametrize("name", ["adgm_mnist100", "sdgm_mnist100", "sdgm_svhn1000", "sdgm_norb1000", "m1m2_svhn1000"])
@@ -138,7 +139,8 @@ def test_command_line_values_are_toml_or_strings(text, key, value):
         ({"train.epochs.more": 3}, "`train.epochs` must be a table to set `more` in it. Received: 300"),
         (
             {"model.name": "vea"},
-            "`model.name` must be one of: adgm, avae, conv_vae, m1, m1m2, m2, resnet_vae, sdgm, vae. "
+            "`model.name` must be one of: adgm, avae, conv_vae, m1, m1m2, m2, resnet_vae, sdgm, "
+            "semi_supervised_stein_vae, stein_vae, vae. "
             "Received: 'vea'. Did you mean 'vae'?",
         ),
         ({"model.args.latentdim": 3}, "latentdim"),

@@ -42,7 +42,7 @@ def test_an_epoch_holds_each_image_at_most_once_and_epochs_differ():
 
 
 def test_later_epochs_are_the_same_when_one_begins_with_them():
-    for transform in data.TRANSFORMS.keys() - {"static_binarization"}:
+    for transform in data.TRANSFORMS.keys() - {"static_binarization", "counts"}:
         np.testing.assert_array_equal(
             batches(8, transform=transform)[5:], batches(3, transform=transform, first_epoch=1)
         )

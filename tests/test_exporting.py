@@ -21,7 +21,7 @@ import tensorflow as tf
 import vaezoo
 from vaezoo import exporting, files
 from vaezoo.models import MODELS
-from vaezoo.semi_supervised import SemiSupervisedModel
+from vaezoo.semi_supervised import LabelledModel, SemiSupervisedModel
 
 TINY = {system: {**args, "image_shape": (6, 5, 3)} for system, args in conftest.TINY.items()}  # as PNG files can be
 # What is exported: name -> system, constructor arguments, and whether it is trained a step with XLA before.
@@ -268,8 +268,10 @@ def test_saved_model_has_every_form_of_the_signatures_and_the_first_is_the_defau
     expected = {"encode", "encode_uint8", "decode", "sample", "score", "score_uint8", "serving_default"}
     if exported.model.image_shape[-1] != 2:
         expected |= {"encode_png", "decode_png", "sample_png", "score_png"}
+    if isinstance(exported.model, LabelledModel):
+        expected |= {"classify", "classify_uint8", "classify_png"}
     if isinstance(exported.model, SemiSupervisedModel):
-        expected |= {"classify", "classify_uint8", "classify_png", "sample_class", "sample_class_png"}
+        expected |= {"sample_class", "sample_class_png"}
     assert set(signatures) == expected == {call.signature for call in exported.calls}
 
 

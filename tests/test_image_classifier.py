@@ -137,6 +137,8 @@ def test_bad_arguments(trained, digits, tmp_path):
         trained.predict(images, batch_size=0)
     with pytest.raises(ValueError, match="`epochs` must be an integer of at least 1"):
         image_classifier.train(images, labels, epochs=0)
+    with pytest.raises(ValueError, match=r"`images` must have shape \[N, H, W, C\]. Received: \[1297, 64\]"):
+        image_classifier.train(images.reshape(-1, 64), labels)
     with pytest.raises(ValueError, match="must hold a label of each of the 10 classes. Received: none of \\[3\\]"):
         image_classifier.train(images[labels != 3], labels[labels != 3])
     with pytest.raises(ValueError, match="`labels` must be integers"):

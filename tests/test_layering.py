@@ -8,7 +8,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parents[1] / "vaezoo"
 # In the direction data flows. A file may import those before it; `models` is one layer.
 ORDER = [
-    *("checks", "files", "numerics", "replicas", "objectives", "distributions", "masks", "layers", "flows"),
+    *("checks", "files", "numerics", "domains", "replicas", "stein", "objectives", "distributions", "masks", "layers"),
+    "flows",
     *("posteriors", "likelihoods", "networks", "metrics", "base", "semi_supervised", "models"),
     *(
         "classifiers",

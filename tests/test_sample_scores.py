@@ -11,6 +11,7 @@ import pytest
 import scipy.linalg
 
 from vaezoo import cli, data, files, image_classifier, sample_scores, zoo
+from vaezoo.domains import COUNTS, IMAGES
 from vaezoo.sample_scores import classifier_score, frechet_distance
 
 
@@ -156,6 +157,8 @@ def classifier(trained):
 class Copyist:
     """Draws what it has been given, over and over: a stand-in for a model whose samples are known."""
 
+    domain = IMAGES
+
     def __init__(self, images):
         self.images, self.image_shape, self.at = images, images.shape[1:], 0
 
@@ -214,11 +217,14 @@ def test_bad_arguments(splits, classifier):
         sample_scores.score_samples(copyist, classifier, splits, batch_size=0)
     with pytest.raises(ValueError, match="`seed` must be an integer of at least 0"):
         sample_scores.score_samples(copyist, classifier, splits, seed=-1)
-    other = types.SimpleNamespace(image_shape=(28, 28, 1))
+    other = types.SimpleNamespace(domain=IMAGES, image_shape=(28, 28, 1))
     with pytest.raises(
         ValueError, match=r"must take images of the model's shape \[28, 28, 1\]. Received: .*\[8, 8, 1\]"
     ):
         sample_scores.score_samples(other, classifier, splits)
+    documents = types.SimpleNamespace(domain=COUNTS, image_shape=(64,))
+    with pytest.raises(ValueError, match="`model` must be a model of images. Received: SimpleNamespace of counts"):
+        sample_scores.score_samples(documents, classifier, splits)
 
 
 # The command line.

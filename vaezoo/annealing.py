@@ -75,7 +75,7 @@ def annealed_estimate(
     Raises:
         ValueError: an argument is not as described.
     """
-    checks.images("x", x, model.image_shape)
+    model.domain.check("x", x, model.image_shape)
     sizes = {"num_temperatures": num_temperatures, "num_leapfrog_steps": num_leapfrog_steps}
     for name, value in {"num_chains": num_chains, "batch_size": batch_size, **sizes}.items():
         checks.positive_int(name, value)

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
+from vaezoo.domains import IMAGES
 from vaezoo.layers import batch_statistics, data_dependent_initialization
 from vaezoo.metrics import ExampleMean, TermHealth
 from vaezoo.numerics import merge_samples, split_samples, tile_samples
@@ -79,6 +80,8 @@ class Signature(NamedTuple):
 class LatentVariableModel(keras.Model):
     """A model p(x, z) = p(x | z) p(z) of images, with an inference model q(z | x).
 
+    Where this text says images, a model whose likelihood is of counts has documents, [B, V]; see `vaezoo.domains`.
+
     A subclass builds its networks in the constructor: `encoder` (images -> features), `posterior` (a layer of
     `vaezoo.posteriors`), `decoder` (z -> features) and `likelihood` (a layer of `vaezoo.likelihoods`). It may replace
     `prior`, `approximate_posterior` and `image_distribution`. A model whose latents form a hierarchy overrides `terms`,
@@ -89,7 +92,7 @@ class LatentVariableModel(keras.Model):
     from its weights and optimizer state goes on exactly as it would have.
 
     Args:
-        image_shape: tuple of ints (H, W, C).
+        image_shape: tuple of ints (H, W, C), or (V,) of documents over V words.
         latent_shape: tuple of ints, the shape of one z; (D,) unless a subclass has an arrangement of its own.
     """
 
@@ -112,13 +115,18 @@ class LatentVariableModel(keras.Model):
         return math.prod(self.latent_shape)
 
     @property
+    def domain(self):
+        """What an example is, as the likelihood says: `vaezoo.domains.IMAGES`, unless it names another one."""
+        return getattr(getattr(self, "likelihood", None), "domain", IMAGES)
+
+    @property
     def prior(self):
         """p(z): batch shape [], event shape [D]."""
         return tfd.MultivariateNormalDiag(tf.zeros(self.latent_shape), tf.ones(self.latent_shape))
 
     def approximate_posterior(self, x):
-        """Images in [0, 1], [B, H, W, C] -> q(z | x): batch shape [B], event shape [D]."""
-        return self.posterior.distribution(self.encoder(x))
+        """Images in [0, 1], [B, H, W, C], or counts -> q(z | x): batch shape [B], event shape [D]."""
+        return self.posterior.distribution(self.encoder(self.domain.inputs(x)))
 
     def image_distribution(self, z):
         """Latents [B, D] -> p(x | z): batch shape [B], event shape [H, W, C]."""
@@ -147,7 +155,7 @@ class LatentVariableModel(keras.Model):
             noise: from `noise`, [S, B, D].
             analytic_kl: True gives KL(q || p) in closed form, where q is Gaussian, instead of its sampled value.
         """
-        x = to_unit_interval(x)
+        x = self.domain.values(x)
         num_samples = tf.shape(noise)[0]
         q = self.approximate_posterior(x)  # batch [B], event [D]
         z, log_q = reparameterize(q, noise)  # [S, B, D], [S, B]
@@ -161,7 +169,7 @@ class LatentVariableModel(keras.Model):
 
     def encode(self, x):
         """Returns the deterministic codes of images: z at zero noise, the posterior mean of a Gaussian, [B, D]."""
-        return code(self.approximate_posterior(to_unit_interval(x)))
+        return code(self.approximate_posterior(self.domain.values(x)))
 
     def decode(self, z):
         """Returns E[x | z], images [B, H, W, C] with values in [0, 1]."""
@@ -184,7 +192,7 @@ class LatentVariableModel(keras.Model):
         """
         num_samples = tf.shape(noise)[0]
         p = self.generated(merge_samples(noise)[tf.newaxis])
-        return split_samples(p.log_prob(tile_samples(to_unit_interval(x), num_samples)), num_samples)
+        return split_samples(p.log_prob(tile_samples(self.domain.values(x), num_samples)), num_samples)
 
     # Using it.
 
@@ -217,7 +225,7 @@ class LatentVariableModel(keras.Model):
         Returns:
             `ImportanceEstimate`.
         """
-        checks.images("x", x, self.image_shape)
+        self.domain.check("x", x, self.image_shape)
         num_samples, chunk = checks.positive_int("num_samples", num_samples), checks.positive_int("chunk", chunk)
         weight_sums = self._make_weight_sums()
         log_sum = log_sum_of_squares = -np.inf
@@ -257,10 +265,11 @@ class LatentVariableModel(keras.Model):
         return self.weight_sums_function
 
     weight_sums_function = None
+    default_objective = ELBO  # what `compile` makes if it is given none
 
     def kl_per_dimension(self, x):
         """Returns KL(q(z_d | x) || p(z_d)) of a Gaussian q's marginals against N(0, 1), nats, [B, D]; else None."""
-        q = self.approximate_posterior(to_unit_interval(x))
+        q = self.approximate_posterior(self.domain.values(x))
         if not isinstance(q, GAUSSIANS):
             return None
         marginals = tfd.Normal(q.mean(), q.stddev())
@@ -304,7 +313,7 @@ class LatentVariableModel(keras.Model):
 
         Args:
             optimizer: a Keras optimizer, or its name.
-            objective: a callable of `vaezoo.objectives`; None is `ELBO()`.
+            objective: one of `vaezoo.objectives`; None is the model's `default_objective()`.
             seed: int, of the noise.
             jit_compile: compile the steps with XLA; on CPU that pays for MLPs and not for convolutions.
             steps_per_execution: as in `keras.Model.compile`; 1 under a strategy of several replicas, whose collectives
@@ -323,7 +332,7 @@ class LatentVariableModel(keras.Model):
             run_eagerly=run_eagerly,
         )
         self.optimizer.build(self.trainable_variables)  # now, or the first step would be traced twice
-        self.objective = ELBO() if objective is None else objective
+        self.objective = self.default_objective() if objective is None else objective
         self.seed = int(seed)
         self.weight_sums_function = None
 
@@ -393,19 +402,38 @@ class LatentVariableModel(keras.Model):
     def metrics(self):
         return [self.loss_tracker, self.elbo_tracker, self.log_lik_tracker, self.kl_tracker]
 
-    def _update_metrics(self, loss, terms):
+    def _update_metrics(self, loss, terms, **measured):
+        """Updates the metrics, and returns the logs of those that the step has measured.
+
+        Args:
+            loss: [B] or a scalar per example.
+            terms: `Terms`; with a `kl` of None there is no ELBO either.
+            measured: values of further metrics, by their names, [B].
+        """
         self.health.update_state(terms)
-        self.loss_tracker.update_state(loss)
-        self.elbo_tracker.update_state(elbo(terms))
-        self.log_lik_tracker.update_state(tf.reduce_mean(terms.log_lik, axis=0))
-        self.kl_tracker.update_state(tf.reduce_mean(tf.reduce_sum(terms.kl, axis=-1), axis=0))
-        logs = {metric.name: metric.result() for metric in self.metrics}
+        measured |= {"loss": loss, "log_likelihood": tf.reduce_mean(terms.log_lik, axis=0)}
+        if terms.kl is not None:
+            kl = tf.reduce_mean(tf.reduce_sum(terms.kl, axis=-1), axis=0)
+            measured |= {"elbo": elbo(terms), "kl": kl}
+        metrics = {metric.name: metric for metric in self.metrics if metric.name in measured}
+        for name, metric in metrics.items():
+            metric.update_state(measured[name])
+        logs = {name: metric.result() for name, metric in metrics.items()}
         strategy = tf.distribute.get_strategy()
         multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
         if multi_worker and strategy.extended._in_multi_worker_mode():
             # On this condition Keras 3 averages the logs along axis 0, which scalars do not have.
             logs = tf.nest.map_structure(lambda value: tf.reshape(value, [1]), logs)
         return logs
+
+    def _get_metrics_result_or_logs(self, logs):
+        """Returns the metrics of all replicas, of those that the last step has measured.
+
+        Keras does so only where a step measures every metric; else its logs are a mean of the replicas' own means,
+        which is wrong where their batches differ in size.
+        """
+        results = self.get_metrics_result()
+        return {name: results[name] for name in logs}
 
     def _images_of(self, data):
         x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -422,29 +450,29 @@ class LatentVariableModel(keras.Model):
 
     def fit(self, x=None, *args, validation_data=None, **kwargs):
         """Trains on images, as `keras.Model.fit` does; an array `x` is checked whole, a dataset's first batch is."""
-        checks.images("x", x, self.image_shape)
+        self.domain.check("x", x, self.image_shape)
         if self.initialized is not None and not self.initialized.numpy():
             self.initialize(first_images(x, self.initial_images))
         if validation_data is not None:
             held_out = validation_data[0] if isinstance(validation_data, (tuple, list)) else validation_data
-            checks.images("validation_data", held_out, self.image_shape)
+            self.domain.check("validation_data", held_out, self.image_shape)
         return super().fit(x, *args, validation_data=validation_data, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):
         """Measures the ELBO on images, as `keras.Model.evaluate` does."""
-        checks.images("x", x, self.image_shape)
+        self.domain.check("x", x, self.image_shape)
         return super().evaluate(x, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs):
         """Reconstructs images, as `keras.Model.predict` does."""
-        checks.images("x", x, self.image_shape)
+        self.domain.check("x", x, self.image_shape)
         return super().predict(x, *args, **kwargs)
 
     # Exporting it.
 
     def export_signatures(self):
         """Returns the list of `Signature`s that exporters and tests loop over; the first one is served by default."""
-        images = tf.TensorSpec([None, *self.image_shape], tf.float32, "images")
+        images = tf.TensorSpec([None, *self.image_shape], tf.float32, self.domain.name)
         z = tf.TensorSpec([None, *self.latent_shape], tf.float32, "z")
         seed = tf.TensorSpec([None], tf.int32, "seed")
 
@@ -452,10 +480,10 @@ class LatentVariableModel(keras.Model):
             return {"z": self.encode(images)}
 
         def decode(z):
-            return {"images": self.decode(z)}
+            return {self.domain.name: self.decode(z)}
 
         def sample(seed):
-            return {"images": self.generate(self._noise_of_rows(seed, SAMPLE_STREAM))}
+            return {self.domain.name: self.generate(self._noise_of_rows(seed, SAMPLE_STREAM))}
 
         def score(images, seed):
             terms = self.terms(images, self._noise_of_rows(seed, IMPORTANCE_STREAM))
@@ -463,7 +491,7 @@ class LatentVariableModel(keras.Model):
 
         def sample_lite(num_samples):
             # LiteRT has no stateless generator among its builtin ops; its own draws anew at every call.
-            return {"images": self.generate(tf.random.normal(tf.stack([1, num_samples, *self.noise_shape])))}
+            return {self.domain.name: self.generate(tf.random.normal(tf.stack([1, num_samples, *self.noise_shape])))}
 
         return [
             Signature("encode", encode, (images,)),
@@ -502,11 +530,3 @@ def first_images(x, most):
     if not hasattr(x, "shape"):
         raise ValueError(f"`x` must be images or a tf.data.Dataset; else call `initialize` before. Received: {type(x)}")
     return x[:most]
-
-
-def to_unit_interval(x):
-    """Returns images as float32 in [0, 1]: uint8 is divided by 255, floats are taken as they are."""
-    x = tf.convert_to_tensor(x)
-    if not (x.dtype == tf.uint8 or x.dtype.is_floating):
-        raise ValueError(f"`x` must be uint8 or floating point. Received dtype: {x.dtype.name}")
-    return tf.cast(x, tf.float32) / 255.0 if x.dtype == tf.uint8 else tf.cast(x, tf.float32)

@@ -84,20 +84,9 @@ def images(name, value, image_shape):
     """
     import numpy as np  # here, for the command line checks names without it
 
-    if hasattr(value, "element_spec"):
-        for batch in value.take(1):
-            images(name, batch[0] if isinstance(batch, tuple) else batch, image_shape)
-            return
-        raise ValueError(f"`{name}` must hold at least one batch. Received an empty dataset.")
-    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+    value = _examples(name, value, image_shape)
+    if value is None:
         return
-    value = np.asarray(value)
-    expected = f"[batch, {', '.join(map(str, image_shape))}]"
-    if value.shape[1:] != tuple(image_shape) or value.ndim == 0:
-        hint = " (add the channel axis: x[..., None])" if (*value.shape[1:], 1) == tuple(image_shape) else ""
-        raise ValueError(f"`{name}` must have shape {expected}{hint}. Received: {list(value.shape)}")
-    if not len(value):
-        raise ValueError(f"`{name}` must hold at least one image. Received shape: {list(value.shape)}")
     if value.dtype == np.uint8:
         if image_shape and value.size > np.prod(image_shape) and value.max() == 1:
             raise ValueError(
@@ -113,6 +102,61 @@ def images(name, value, image_shape):
             raise ValueError(f"`{name}` must be uint8, or floats in [0, 1]. Received floats in [{low:g}, {high:g}]")
     else:
         raise ValueError(f"`{name}` must be uint8 or floating point. Received dtype: {value.dtype}")
+
+
+def counts(name, value, shape):
+    """Checks a whole array of counts, or the first batch of a `tf.data.Dataset` of them.
+
+    Legal are whole numbers of at least 0, as integers of any kind or as floats, [B, *shape] with B at least 1.
+
+    Args:
+        name: the caller's argument, for the message.
+        value: as for `images`.
+        shape: tuple of ints, the shape of one example; (V,) of a document over V words.
+
+    Raises:
+        ValueError: naming argument, expectation and value.
+    """
+    import numpy as np
+
+    value = _examples(name, value, shape)
+    if value is None:
+        return
+    if value.dtype.kind in "iu":
+        wrong = value < 0
+    elif value.dtype.kind in "fV":
+        value = value.astype(np.float32)
+        wrong = ~((value >= 0) & (value < np.inf) & (value == np.floor(value)))
+    else:
+        raise ValueError(f"`{name}` must be integers or floating point. Received dtype: {value.dtype}")
+    if wrong.any():
+        first = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"`{name}` must hold whole numbers of at least 0. Received: {value[first]:g} at index {list(first)}"
+        )
+
+
+def _examples(name, value, shape):
+    """Returns the examples to look at, an array [B, *shape] with B at least 1: all, or a dataset's first batch.
+
+    None stands for what is neither array nor dataset.
+    """
+    import numpy as np
+
+    if hasattr(value, "element_spec"):
+        for batch in value.take(1):
+            return _examples(name, batch[0] if isinstance(batch, tuple) else batch, shape)
+        raise ValueError(f"`{name}` must hold at least one batch. Received an empty dataset.")
+    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+        return None
+    value = np.asarray(value)
+    expected = f"[batch, {', '.join(map(str, shape))}]"
+    if value.shape[1:] != tuple(shape) or value.ndim == 0:
+        hint = " (add the channel axis: x[..., None])" if (*value.shape[1:], 1) == tuple(shape) else ""
+        raise ValueError(f"`{name}` must have shape {expected}{hint}. Received: {list(value.shape)}")
+    if not len(value):
+        raise ValueError(f"`{name}` must hold at least one example. Received shape: {list(value.shape)}")
+    return value
 
 
 def labels(name, value, num_classes, *, unknown=None, every=False):

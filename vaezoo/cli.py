@@ -15,7 +15,7 @@ from vaezoo import config
 
 app = typer.Typer(
     name="vaezoo",
-    help="Published variational autoencoders: train, measure, look at, export.",
+    help="Published variational autoencoders, of images and of documents: train, measure, look at, export.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -25,6 +25,10 @@ Name = Annotated[str, typer.Argument(help="A zoo entry (see `vaezoo list`), a TO
 Weights = Annotated[str | None, typer.Option(help="A .weights.h5 file instead of the entry's own weights.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the config.")
+]
+DataPath = Annotated[
+    pathlib.Path | None,
+    typer.Option("--data", metavar="PATH.npz", help="Arrays instead of the entry's data: see vaezoo.data.read_npz."),
 ]
 Output = Annotated[
     pathlib.Path | None, typer.Option("--output", "-o", help="Where the picture goes; default NAME-COMMAND.png.")
@@ -80,13 +84,21 @@ def train(
         pathlib.Path | None, typer.Option("--dir", help="The run's folder; default runs/NAME.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")] = False,
+    data_path: DataPath = None,
     overrides: Overrides = None,
 ):
-    """Train an entry; with several devices on all of them, with TF_CONFIG on all workers."""
-    entry = config.read(name, _overrides(overrides))
-    _import_tensorflow()
-    from vaezoo import callbacks, training
+    """Train an entry; with several devices on all of them, with TF_CONFIG on all workers.
 
+    With --data, the model takes the shape of the images, or the number of words, that it is given.
+    """
+    replaced = _overrides(overrides, data_path)
+    entry = config.read(name, replaced)
+    _import_tensorflow()
+    from vaezoo import callbacks, data, training
+
+    if data_path:
+        shape = data.load(entry.data.name).train.images.shape[1:]
+        entry = config.read(name, {"model.args.image_shape": list(shape), **replaced})
     directory = directory or training.default_directory(name, entry)
 
     if sys.stderr.isatty():
@@ -94,7 +106,8 @@ def train(
             training.train(entry, directory=directory, resume=resume, verbose=0, callbacks=[bar])
     else:
         training.train(entry, directory=directory, resume=resume, verbose=2)  # a line per epoch
-    typer.echo(f"{directory}: best.weights.h5, last.weights.h5, log.csv, images, tensorboard")
+    parts = ("best.weights.h5", "last.weights.h5", "log.csv", "images", "tensorboard")
+    typer.echo(f"{directory}: " + ", ".join(part for part in parts if (directory / part).exists()))
 
 
 @app.command()
@@ -112,6 +125,7 @@ def evaluate(
     num_temperatures: Annotated[int, typer.Option(min=1, help="Of --estimator ais.")] = 500,
     output: Annotated[pathlib.Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
     seed: Seed = 0,
+    data_path: DataPath = None,
     overrides: Overrides = None,
 ):
     """Measure the ELBO, log p(x), bits/dim and the latents on the test images; with --estimator ais log p(x) alone."""
@@ -123,7 +137,7 @@ def evaluate(
         raise ValueError(
             f"`--num-samples` must be left out with --estimator ais, which has chains. Received: {num_samples}"
         )
-    model, entry = _load(name, weights, overrides)
+    model, entry = _load(name, weights, overrides, data_path)
     from vaezoo import data, evaluation
 
     test = data.load(entry.data.name).test
@@ -291,10 +305,11 @@ def latents(
     output: Output = None,
     num_images: Annotated[int, typer.Option(min=1)] = 5000,
     weights: Weights = None,
+    data_path: DataPath = None,
     overrides: Overrides = None,
 ):
-    """Scatter the codes of test images, coloured by label."""
-    model, entry = _load(name, weights, overrides)
+    """Scatter the codes of test images, or documents, coloured by label."""
+    model, entry = _load(name, weights, overrides, data_path)
     from vaezoo import plots
 
     _save(plots.latents(model, *_test_images(entry, num_images)), output, entry, "latents")
@@ -329,6 +344,30 @@ def information(
 
     images, _ = _test_images(entry, num_images)
     _save(plots.information(model, images), output, entry, "information")
+
+
+@app.command()
+def topics(
+    name: Name,
+    num_words: Annotated[int, typer.Option(min=1, help="Words for each latent unit.")] = 10,
+    weights: Weights = None,
+    data_path: DataPath = None,
+    overrides: Overrides = None,
+):
+    """Print the words that each latent unit makes more frequent, of a model of documents."""
+    from rich.console import Console
+    from rich.table import Table
+
+    model, entry = _load(name, weights, overrides, data_path)
+    from vaezoo import data, evaluation
+
+    words = data.load(entry.data.name).words
+    if words is None:
+        raise ValueError(f"`data name` must be of documents whose words are known. Received: {entry.data.name}")
+    table = Table("unit", "words", box=None)
+    for unit, of_unit in enumerate(evaluation.topics(model, words, num_words), start=1):
+        table.add_row(str(unit), " ".join(of_unit))
+    Console().print(table)
 
 
 @app.command()
@@ -394,8 +433,8 @@ def serve(directory: Annotated[pathlib.Path, typer.Argument(help="A folder that 
     raise typer.Exit(serving.serve(directory))
 
 
-def _load(name, weights, overrides):
-    entry = config.read(name, _overrides(overrides))  # first: a mistyped name need not wait for TensorFlow
+def _load(name, weights, overrides, data_path=None):
+    entry = config.read(name, _overrides(overrides, data_path))  # first: a mistyped name need not wait for TensorFlow
     _import_tensorflow()
     from vaezoo import zoo
 
@@ -423,8 +462,9 @@ def _import_tensorflow():
         os.close(stderr)
 
 
-def _overrides(texts):
-    return dict(config.override(text) for text in texts or ())
+def _overrides(texts, data_path=None):
+    given = {"data.name": str(data_path.resolve())} if data_path else {}  # a run's folder is read from elsewhere, too
+    return {**given, **dict(config.override(text) for text in texts or ())}
 
 
 def _report(figures, output):

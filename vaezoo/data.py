@@ -1,10 +1,14 @@
 """Images by name, split, transformed and batched: TFDS sets, scikit-learn's digits (embedded), or arrays.
 
+And documents, as bags of words: the counts of V words, [N, V], where images are [N, H, W, C]. What this file says of
+images holds for them, too, unless they are told apart.
+
 A set is held once, as it is stored (uint8), and batches are gathered from it: the order of epoch e and the noise of
 step s are functions of (seed, e) and (seed, s), so a run can be resumed at any step.
 """
 
 import dataclasses
+import pathlib
 import socket
 import urllib.request
 from typing import NamedTuple
@@ -13,19 +17,25 @@ import numpy as np
 import tensorflow as tf
 
 from vaezoo import checks
+from vaezoo.domains import COUNTS, IMAGES
 
 # Dynamic binarization of a test set is part of the test set: drawn once, from this seed, for every model and run.
 TEST_SEED = 20_170_425
 MOONS_NOISE = 0.1  # standard deviation; the paper gives none, its authors' loader 0.2, at which the moons overlap
+MAX_WORDS = 2_000  # of 20 Newsgroups: Pu (2018), section 4.5.2
+HELD_OUT = 1_000  # documents or images from the end of train, for validation, of a set without a part for it
 MAX_BYTES = 8 * 2**30  # a set is read into memory; what is larger needs a pipeline of the user's own
 
 
 class DataNotPreparedError(OSError):
-    """A TFDS set is neither prepared nor can it be downloaded."""
+    """A set is neither prepared nor can it be downloaded."""
 
 
 class ImageSet(NamedTuple):
-    """Images, [N, H, W, C] (uint8 as stored, or floats in [0, 1]), and their labels, int [N], or None."""
+    """Images, [N, H, W, C] (uint8 as stored, or floats in [0, 1]), and their labels, int [N], or None.
+
+    Or the word counts of documents, [N, V], whole numbers of any type.
+    """
 
     images: np.ndarray
     labels: np.ndarray | None
@@ -33,22 +43,38 @@ class ImageSet(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The three parts of a data set: train on one, choose on another, report on the third."""
+    """The three parts of a data set: train on one, choose on another, report on the third.
+
+    Attributes:
+        words: of documents, the V words whose counts they are, as far as these are known; else None.
+    """
 
     train: ImageSet
     validation: ImageSet
     test: ImageSet
+    words: tuple | None = dataclasses.field(default=None, kw_only=True)
 
     @classmethod
-    def from_arrays(cls, train, validation, test=None):
-        """Makes splits of image arrays [N, H, W, C]; `test` defaults to `validation`."""
+    def from_arrays(cls, train, validation, test=None, words=None):
+        """Makes splits of images [N, H, W, C], or of word counts [N, V] and the V words, if these are known.
+
+        `test` defaults to `validation`.
+        """
         parts = {"train": train, "validation": validation, "test": validation if test is None else test}
         parts = {name: np.asarray(images) for name, images in parts.items()}
         for name, images in parts.items():
-            if images.ndim != 4:
-                raise ValueError(f"`{name}` must have shape [N, H, W, C]. Received: {list(images.shape)}")
-            checks.images(name, images, parts["train"].shape[1:])
-        return cls(**{name: ImageSet(images, None) for name, images in parts.items()})
+            if images.ndim not in DOMAINS_BY_RANK:
+                raise ValueError(
+                    f"`{name}` must have shape [N, H, W, C], or [N, V] of word counts. Received: {list(images.shape)}"
+                )
+            DOMAINS_BY_RANK[parts["train"].ndim].check(name, images, parts["train"].shape[1:])
+        words = None if words is None else tuple(map(str, words))
+        if words is not None and (len(words),) != parts["train"].shape[1:]:
+            raise ValueError(
+                f"`words` must hold one word per count of a document. Received: {len(words)} words, and `train` of "
+                f"shape {list(parts['train'].shape)}"
+            )
+        return cls(**{name: ImageSet(images, None) for name, images in parts.items()}, words=words)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +134,8 @@ def draw_labels(splits, labels=100, seed=0):
                 f"Received: {labels}"
             )
         indices.append(rng.permutation(members)[:per_class])
-    return SemiSupervisedSplits(splits.train, splits.validation, splits.test, np.sort(np.concatenate(indices)))
+    indices = np.sort(np.concatenate(indices))
+    return SemiSupervisedSplits(splits.train, splits.validation, splits.test, indices, words=splits.words)
 
 
 # TFDS sets and the parts of them that serve as train, validation and test.
@@ -125,7 +152,8 @@ TFDS_SPLITS = {
     "smallnorb": ("train[:21870]", "train[21870:]", "test"),
 }
 EMBEDDED = ("digits", "moons")
-NAMES = (*EMBEDDED, *TFDS_SPLITS)
+NEWSGROUPS = "20newsgroups"
+NAMES = (*EMBEDDED, NEWSGROUPS, *TFDS_SPLITS)
 ARRAYS = "arrays"  # what a run on arrays has for the name of its data
 
 
@@ -133,18 +161,101 @@ def load(name):
     """Returns the `Splits` of a data set.
 
     Args:
-        name: one of `EMBEDDED`, a key of `TFDS_SPLITS`, or any other TFDS image set. Of the last, the parts called
-            train, validation and test are used; what is missing is cut from the end of train, a tenth each.
+        name: one of `EMBEDDED`, `NEWSGROUPS`, a key of `TFDS_SPLITS`, or any other TFDS image set. Of the last, the
+            parts called train, validation and test are used; what is missing is cut from the end of train, a tenth
+            each. Or the path of a file of arrays that ends in .npz, see `read_npz`.
 
     Raises:
         DataNotPreparedError: the set is not prepared, and can't be downloaded.
+        FileNotFoundError: the path does not exist.
         ValueError: there is no such set, it has no images of one size, or it does not fit into memory.
     """
+    if str(name).endswith(".npz"):
+        return read_npz(name)
     if name == ARRAYS:
         raise ValueError("`data name` must be one that can be read again. Received: 'arrays', which the caller had")
-    if name in EMBEDDED:
-        return {"digits": _digits, "moons": _moons}[name]()
-    return _tfds(name)
+    scikit_learns = {"digits": _digits, "moons": _moons, NEWSGROUPS: _newsgroups}
+    return scikit_learns[name]() if name in scikit_learns else _tfds(name)
+
+
+def read_npz(path):
+    """Returns the `Splits` of a file that `numpy.savez` or `savez_compressed` wrote.
+
+    Its arrays are `train` and `test`: images [N, H, W, C], uint8 or floats in [0, 1], or word counts [N, V], whole
+    numbers of any type; `validation`, without which the last 1,000 of train serve; and, of documents, the V `words`,
+    strings, if they are known.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is none of numpy's, or its arrays are not as described.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`data name` must be a file, if it ends in .npz. Received: {path}, which is none")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except Exception as error:  # a truncated zip, a bad header, pickled objects: each has its own
+        raise ValueError(f"`{path}` must be a file of numpy's savez. Received: {error}") from None
+    legal = {"train", "validation", "test", "words"}
+    if not {"train", "test"} <= arrays.keys() <= legal:
+        raise ValueError(
+            f"`{path}` must hold the arrays train and test, and may hold validation and words. "
+            f"Received: {', '.join(sorted(arrays)) or 'none'}"
+        )
+    if "validation" not in arrays:
+        if len(arrays["train"]) <= HELD_OUT:
+            raise ValueError(
+                f"`train` of {path} must hold more than {HELD_OUT} rows, or validation must be given: the last "
+                f"{HELD_OUT} serve. Received: {len(arrays['train'])}"
+            )
+        arrays["train"], arrays["validation"] = np.split(arrays["train"], [-HELD_OUT])
+    return Splits.from_arrays(**arrays)
+
+
+def _newsgroups():
+    """20 Newsgroups: counts of the 2,000 most frequent words of the training posts, stop words apart; 20 labels.
+
+    A word is two letters or more. Headers, footers and quotes, which name the group, are left out, and then the posts
+    without a word.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    parts = [_fetch_newsgroups(part) for part in ("train", "test")]
+    vectorizer = CountVectorizer(
+        max_features=MAX_WORDS, stop_words="english", token_pattern=r"\b[a-z]{2,}\b", dtype=np.uint16
+    )
+    vectorizer.fit(parts[0].data)
+    sets = []
+    for part in parts:
+        counts = vectorizer.transform(part.data).toarray()  # [N, V]
+        some = counts.any(axis=1)
+        sets.append(ImageSet(counts[some], part.target[some]))
+    train, test = sets
+    train, validation = (ImageSet(*cut) for cut in zip(*(np.split(all_, [-HELD_OUT]) for all_ in train), strict=True))
+    return Splits(train, validation, test, words=tuple(vectorizer.get_feature_names_out()))
+
+
+def _fetch_newsgroups(part):
+    """Returns the posts of a part and their groups, in scikit-learn's order, from its cache or the network."""
+    from sklearn.datasets import fetch_20newsgroups, get_data_home
+
+    settings = {"subset": part, "remove": ("headers", "footers", "quotes")}
+    try:
+        return fetch_20newsgroups(**settings, download_if_missing=False)
+    except OSError:  # it is not in the cache
+        pass
+    try:
+        _require_network("ndownloader.figshare.com")
+        return fetch_20newsgroups(**settings)
+    except Exception as error:
+        raise DataNotPreparedError(
+            f"data set {NEWSGROUPS!r} must be prepared. Looked for {get_data_home()}; it is not there, and "
+            f"downloading it failed: {_reason(error)}. Three ways out: (1) call "
+            "sklearn.datasets.fetch_20newsgroups(subset='all') where there is a network, and copy the folder; "
+            "(2) set SCIKIT_LEARN_DATA to a folder that holds it; (3) use documents of your own: --data PATH.npz, with "
+            "the arrays train and test [N, V], and words [V]"
+        ) from error
 
 
 def _moons():
@@ -208,22 +319,26 @@ def _prepare(builder):
         return
     try:
         if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-            _require_network()
+            _require_network("storage.googleapis.com")
         builder.download_and_prepare()
     except Exception as error:  # each downloader, parser and file system has its own
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise DataNotPreparedError(
             f"data set {builder.name!r} must be prepared. Looked for {builder.data_path}; it is not there, and "
-            f"preparing it failed: {reason}. Three ways out: (1) run `tfds build {builder.name}` where there is a "
-            "network, and copy the folder; (2) set TFDS_DATA_DIR to a folder that holds it; (3) use the embedded data "
-            "(the entry vae_digits), or pass arrays: vaezoo.train(..., splits=vaezoo.data.Splits.from_arrays(...))"
+            f"preparing it failed: {_reason(error)}. Three ways out: (1) run `tfds build {builder.name}` where there "
+            "is a network, and copy the folder; (2) set TFDS_DATA_DIR to a folder that holds it; (3) use the embedded "
+            "data (the entry vae_digits), or pass arrays: vaezoo.train(..., splits=vaezoo.data.Splits.from_arrays(...))"
         ) from error
 
 
-def _require_network():
+def _require_network(host):
     """Raises `OSError` at once where names cannot be resolved; TFDS itself would retry for minutes."""
     if not urllib.request.getproxies():
-        socket.getaddrinfo("storage.googleapis.com", 443)
+        socket.getaddrinfo(host, 443)
+
+
+def _reason(error):
+    """Returns the first line of an error's message, or else its kind."""
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def _default_splits(names):
@@ -268,7 +383,7 @@ def grey(images):
     return images.astype(np.float32) / (255 if images.dtype == np.uint8 and images.max() > 1 else 1)
 
 
-# Transforms: stored images, seed -> floats in [0, 1], [B, H, W, C].
+# Transforms: stored images, seed -> floats in [0, 1], [B, H, W, C]; stored counts, seed -> floats, [B, V].
 
 
 def unit_interval(images, seed):
@@ -299,6 +414,12 @@ def uniform_dequantization(images, seed):
     return (tf.cast(images, tf.float32) + tf.random.stateless_uniform(tf.shape(images), seed)) / 256.0
 
 
+def counts(documents, seed):
+    """Word counts as they are."""
+    del seed
+    return tf.cast(documents, tf.float32)
+
+
 # The names that a config's [data] may use.
 TRANSFORMS = {
     "unit_interval": unit_interval,
@@ -306,12 +427,31 @@ TRANSFORMS = {
     "dynamic_binarization": dynamic_binarization,
     "static_binarization": static_binarization,
     "uniform_dequantization": uniform_dequantization,
+    "counts": counts,
 }
+# What they are made for; the rank of an array, with the axis of the examples, tells images from documents.
+DOMAINS = {name: COUNTS if transform is counts else IMAGES for name, transform in TRANSFORMS.items()}
+DOMAINS_BY_RANK = {4: IMAGES, 2: COUNTS}
+
+
+def check_domain(domain, transform):
+    """Raises `ValueError` if what a transform makes is not what a model's likelihood is of; see `vaezoo.domains`."""
+    checks.one_of("transform", transform, TRANSFORMS)
+    if DOMAINS[transform] is not domain:
+        raise ValueError(f"`transform` must be one for a model of {domain.name}. Received: {transform!r}")
 
 
 def check_transform(images, transform):
-    """Raises `ValueError` if the transform is not made for images like these."""
+    """Raises `ValueError` if the transform is not made for images, or documents, like these."""
     checks.one_of("transform", transform, TRANSFORMS)
+    domain = DOMAINS_BY_RANK.get(images.ndim)
+    if DOMAINS[transform] is not domain:
+        raise ValueError(
+            f"`transform` {transform!r} must be given {DOMAINS[transform].name}: images are [N, H, W, C], counts are "
+            f"[N, V]. Received: {list(images.shape)}"
+        )
+    if domain is COUNTS:
+        checks.counts("documents", images, images.shape[1:])
     if transform == "static_binarization" and images.max() > 1:
         raise ValueError(
             "`transform` 'static_binarization' must be given images that hold only 0 and 1, such as 'binarized_mnist'. "

@@ -1,14 +1,25 @@
-"""What a model is worth on a data set: bounds and estimates of log p(x), and what its latents do."""
+"""What a model is worth on a data set: bounds and estimates of log p(x), and what its latents do.
+
+Of images that are documents, the counts x of V words, the perplexity too. A model of bags gives all orders of a
+document's N words the same probability, and their number is the multinomial coefficient N! / prod_v x_v!, so
+
+    log p(w_1 .. w_N) = log p(x) - log N! + sum_v log x_v!,   perplexity = exp(- sum_n log p(words of n) / sum_n N_n)
+
+over all documents n: that of a word, not the mean over documents of theirs, as NVDM's is (Miao et al., 2016). A Poisson
+model also has to tell the length: p(x | z) = Poisson(N; L) Multinomial(x; N, rates / L), where L is the sum of the
+rates. That cost is in the figure, and is not in the perplexities of models of documents whose length is given.
+"""
 
 import dataclasses
 import math
 import time
 
 import numpy as np
+from scipy.special import gammaln
 
-from vaezoo import checks
+from vaezoo import checks, data
 from vaezoo.annealing import annealed_estimate
-from vaezoo.base import to_unit_interval
+from vaezoo.domains import COUNTS
 from vaezoo.numerics import bits_per_dim
 
 ACTIVE_VARIANCE = 0.01  # a unit is active if the variance of its posterior mean over the data exceeds it (Burda et al.)
@@ -20,6 +31,7 @@ MEASURES = {
     "dynamic_binarization": "log-likelihood of binary images, drawn once from the grey values",
     "static_binarization": "log-likelihood of binary images",
     "uniform_dequantization": "density of dequantised images in [0, 1]; bits/dim are those of the 256 grey levels",
+    "counts": "log-likelihood of word counts; the perplexity is that of a word, with the cost of the length",
 }
 
 
@@ -36,7 +48,7 @@ class Evaluation:
     elbo: float
     elbo_standard_error: float
     reconstruction: float  # E_q log p(x | z)
-    rmse: float  # of x - decode(encode(x)), root mean square over images and pixels in [0, 1]; x 255 is grey levels
+    rmse: float  # of decode(encode(x)), over all pixels in [0, 1] (x 255: in grey levels), or over all word counts
     kl: float
     log_likelihood: float  # k-sample estimate of log p(x)
     log_likelihood_standard_error: float
@@ -48,6 +60,8 @@ class Evaluation:
     kl_per_dimension: tuple  # mean over the examples, one value per latent dimension of a Gaussian posterior; else ()
     seconds: float
     error_rate: float | None = None  # %, of the grey images, where a model has classes and the images labels
+    perplexity: float | None = None  # of documents, by the k-sample estimate
+    elbo_perplexity: float | None = None  # of documents, by the ELBO
 
 
 def evaluate(
@@ -57,7 +71,8 @@ def evaluate(
 
     Args:
         model: a `LatentVariableModel`.
-        images: floats in [0, 1] or uint8, [N, H, W, C], transformed already (`vaezoo.data.transform_once`).
+        images: floats in [0, 1] or uint8, [N, H, W, C], transformed already (`vaezoo.data.transform_once`); or word
+            counts, [N, V].
         transform: the name of that transform, which decides what the numbers are.
         num_samples: int, k, the posterior samples per image.
         batch_size: images at once; memory grows with batch_size * chunk.
@@ -76,7 +91,7 @@ def evaluate(
         parts.append(model.importance_estimate(x, num_samples=num_samples, chunk=chunk, seed=seed + first))
         z = model.encode(x)
         codes.add(np.asarray(z))
-        squares += np.square(np.asarray(to_unit_interval(x) - model.decode(z), np.float64)).sum()
+        squares += np.square(np.asarray(model.domain.values(x) - model.decode(z), np.float64)).sum()
         kl_per_dimension.append(model.kl_per_dimension(x))
         if progress:
             progress(min(first + batch_size, len(images)), len(images))
@@ -104,6 +119,8 @@ def evaluate(
         if kl_per_dimension[0] is None
         else tuple(np.concatenate(kl_per_dimension).mean(axis=0).round(4).tolist()),
         seconds=round(time.perf_counter() - start, 1),
+        perplexity=_perplexity(model, log_likelihood, images),
+        elbo_perplexity=_perplexity(model, elbo, images),
     )
 
 
@@ -123,6 +140,7 @@ class AnnealedEvaluation:
     acceptance: float  # rate of the HMC steps, mean over chains and examples
     least_acceptance: float  # of an example
     seconds: float
+    perplexity: float | None = None  # of documents
 
 
 def evaluate_annealed(
@@ -141,7 +159,8 @@ def evaluate_annealed(
 
     Args:
         model: a `LatentVariableModel`.
-        images: floats in [0, 1] or uint8, [N, H, W, C], transformed already (`vaezoo.data.transform_once`).
+        images: floats in [0, 1] or uint8, [N, H, W, C], transformed already (`vaezoo.data.transform_once`); or word
+            counts, [N, V].
         transform: the name of that transform.
         num_chains: int, per image.
         num_temperatures: int.
@@ -179,12 +198,13 @@ def evaluate_annealed(
         acceptance=float(estimate.acceptance.mean()),
         least_acceptance=float(estimate.acceptance.min()),
         seconds=round(time.perf_counter() - start, 1),
+        perplexity=_perplexity(model, log_p, images),
     )
 
 
 def _check(model, images, transform):
-    checks.images("images", images, model.image_shape)
-    checks.one_of("transform", transform, MEASURES)
+    data.check_domain(model.domain, transform)
+    model.domain.check("images", images, model.image_shape)
     if transform.endswith("binarization") and not np.isin(images, (0, 1)).all():
         raise ValueError(f"`images` must hold only 0 and 1 for {transform!r}. Received others: not transformed yet?")
     if transform == "uniform_dequantization" and images.dtype == np.uint8:
@@ -194,6 +214,51 @@ def _check(model, images, transform):
 def _log_bin(transform, num_dims):
     """Returns the log of what the volume of a grey level of dequantised pixels in [0, 1] is to be divided by."""
     return num_dims * math.log(256) if transform == "uniform_dequantization" else 0.0
+
+
+def perplexity(log_p, counts):
+    """Returns the perplexity of documents; see above for what it is.
+
+    Args:
+        log_p: log p(x), or bounds of it, nats, [N].
+        counts: the documents, [N, V].
+    """
+    log_p_words = np.asarray(log_p, np.float64) - log_orders(counts)
+    return float(np.exp(-log_p_words.sum() / np.sum(counts, dtype=np.float64)))
+
+
+def log_orders(counts):
+    """Returns the log of the number of orders that each document's words can have, log(N! / prod_v x_v!), [N]."""
+    counts = np.asarray(counts, np.float64)
+    return gammaln(counts.sum(axis=-1) + 1.0) - gammaln(counts + 1.0).sum(axis=-1)
+
+
+def _perplexity(model, log_p, images):
+    return perplexity(log_p, images) if model.domain is COUNTS else None
+
+
+def topics(model, words, num_words=10):
+    """Returns what each value of z is about: the words whose rates grow by the largest factor from z = 0 to z_d = 1.
+
+    Args:
+        model: a `LatentVariableModel` of word counts.
+        words: the V words.
+        num_words: int, how many for each.
+
+    Returns:
+        A list of D lists of words, the largest factor first.
+
+    Raises:
+        ValueError: the model is not one of counts; an argument is not as described.
+    """
+    checks.positive_int("num_words", num_words)
+    if model.domain is not COUNTS:
+        raise ValueError(f"`model` must be a model of counts. Received: {type(model).__name__} of {model.domain.name}")
+    if (len(words),) != model.image_shape:
+        raise ValueError(f"`words` must hold one word per count, {model.image_shape[0]}. Received: {len(words)}")
+    units = np.eye(model.latent_dim, dtype=np.float32).reshape(-1, *model.latent_shape)
+    factors = np.asarray(model.decode(units)) / np.asarray(model.decode(np.zeros_like(units[:1])))  # [D, V]
+    return [[words[v] for v in row[:num_words]] for row in np.argsort(-factors, axis=-1)]
 
 
 def error_rate(model, images, labels):

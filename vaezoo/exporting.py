@@ -16,7 +16,8 @@ import tensorflow as tf
 
 import vaezoo
 from vaezoo import files
-from vaezoo.base import Signature, to_unit_interval
+from vaezoo.base import Signature
+from vaezoo.domains import to_unit_interval
 
 # LiteRT files: the precision of the weights -> the converter's settings. Activations are float32 in all of them.
 PRECISIONS = {
@@ -123,7 +124,7 @@ def save(model, path, name, card=None):
         if signature.saved_model:
             signature = signature._replace(function=_traced(signature.function, signature.inputs))  # once for all forms
             for form in (signature, *_forms_for_bytes(signature, model.image_shape)):
-                functions[form.name] = _traced(_checked(form), form.inputs)
+                functions[form.name] = _traced(_checked(form, model.domain), form.inputs)
     with tempfile.TemporaryDirectory() as folder:
         asset = pathlib.Path(folder) / "model_card.json"
         asset.write_text(json.dumps(_card(model, name, functions, card), indent=2) + "\n", "utf-8")
@@ -151,7 +152,7 @@ def _traced(function, inputs):
     return tf.function(seedless, input_signature=inputs, autograph=False).get_concrete_function()
 
 
-def _checked(signature):
+def _checked(signature, domain):
     """Returns the signature's function behind assertions of what its inputs' types and shapes do not say."""
 
     def function(*inputs):
@@ -163,10 +164,10 @@ def _checked(signature):
             if value.dtype.is_floating:
                 what = [f"`{spec.name}` must be finite. Received: NaN or infinity"]
                 tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(value)), what)
-            if spec.name == "images" and value.dtype.is_floating:
+            if spec.name == domain.name and value.dtype.is_floating:
                 low, high = tf.reduce_min(value), tf.reduce_max(value)
-                what = ["`images` must be in [0, 1]. Received: from", low, "to", high]
-                tf.debugging.Assert((low >= 0.0) & (high <= 1.0), what)
+                what = [f"`{domain.name}` must be {domain.expected}. Received: from", low, "to", high]
+                tf.debugging.Assert(domain.legal(value), what)
         return signature.function(*inputs)
 
     return function
@@ -174,6 +175,8 @@ def _checked(signature):
 
 def _forms_for_bytes(signature, image_shape):
     """Yields the forms of a traced signature for images of 8 bits: `<name>_uint8`, and `<name>_png` for PNG files.
+
+    Counts have none.
 
     Tensors are called `<...>_bytes` where TensorFlow Serving is to read and write base64 in JSON.
     """
@@ -229,7 +232,7 @@ def _card(model, name, functions, card):
         "vaezoo": vaezoo.__version__,
         "tensorflow": importlib.metadata.version("tensorflow"),
         "image_shape": list(model.image_shape),
-        "image_range": {"float32": [0, 1], "uint8": [0, 255]},
+        "image_range": model.domain.ranges,
         "latent_shape": list(model.latent_shape),
         "signatures": {
             key: {
@@ -279,7 +282,7 @@ def lite_report(model, converted):
 
     images = model.sample(REPORT_ROWS, seed=0).numpy()
     z = model.encode(images).numpy()
-    inputs = {"encode": {"images": images}, "decode": {"z": z}}
+    inputs = {"encode": {model.domain.name: images}, "decode": {"z": z}}
     expected = {"encode": z, "decode": model.decode(z).numpy()}
     report = {}
     for precision, content in converted.items():

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from vaezoo import checks, zoo
-from vaezoo.base import to_unit_interval
+from vaezoo.domains import to_unit_interval
 
 FILTERS = (16, 32)  # of 3x3, each followed by pooling 2x2: 99.15 % of MNIST's test images, 2 minutes on one core
 FEATURES = 64  # few enough that a few thousand images give their covariance
@@ -131,6 +131,8 @@ def train(images, labels, *, epochs=5, seed=0, verbose=0):
     Raises:
         ValueError: if an argument is not as described.
     """
+    if images.ndim != 4:
+        raise ValueError(f"`images` must have shape [N, H, W, C]. Received: {list(images.shape)}")
     checks.images("images", images, images.shape[1:])
     checks.positive_int("epochs", epochs)
     num_classes = 1 + max(1, int(labels.max()))

@@ -1,4 +1,7 @@
-"""Likelihoods: layers that turn decoder features into p(x | z) over images [H, W, C] with values in [0, 1]."""
+"""Likelihoods: layers that turn decoder features into p(x | z) over images [H, W, C] with values in [0, 1], or counts.
+
+A likelihood of other examples than images says so in its `domain`; see `vaezoo.domains`.
+"""
 
 import math
 
@@ -9,10 +12,12 @@ import tensorflow_probability as tfp
 
 from vaezoo import checks
 from vaezoo.distributions import BernoulliLogits, ComponentsGaussian
+from vaezoo.domains import COUNTS
 
 tfd = tfp.distributions
 
 INITIAL_SCALE = 0.1  # where the first component has 1: latents that explain nothing yet start where they are needed
+INITIAL_RATE = 0.05  # of a word in a document; a document of 100 words over 2,000. Rates of 1 would cost 2,000 nats
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")
@@ -101,8 +106,41 @@ class PrincipalComponentsGaussian(keras.layers.Layer):
         return ComponentsGaussian(loc, log_scale, self.components, self.image_shape)
 
 
+@keras.saving.register_keras_serializable(package="vaezoo")
+class Poisson(keras.layers.Layer):
+    """p(x | z) = prod_v Poisson(x_v; exp(a_v)) of the counts x_v of V words; a is affine in the features.
+
+    Rates are exponentials, not softplus: a is the Poisson's natural parameter, log p = x a - exp(a) - log x! is concave
+    in it, and its gradient x - exp(a) is never lost, where log(softplus(a)) ends as log 0 in float32 from a = -104 on.
+    Most rates are far below 1, where both are the same.
+
+    Args:
+        feature_dim: int, width F of the decoder features.
+        image_shape: tuple of ints, the shape of one example's counts; (V,).
+    """
+
+    domain = COUNTS
+
+    def __init__(self, feature_dim, image_shape, **kwargs):
+        super().__init__(**kwargs)
+        self.feature_dim = checks.positive_int("feature_dim", feature_dim)
+        self.image_shape = checks.positive_ints("image_shape", image_shape)
+        self.log_rates = keras.layers.Dense(math.prod(self.image_shape), name="log_rates", dtype="float32")
+        self.log_rates.build((None, feature_dim))
+        self.log_rates.bias.assign(np.full(math.prod(self.image_shape), math.log(INITIAL_RATE), np.float32))
+        self.built = True
+
+    def distribution(self, features):
+        """Features [B, F] -> distribution of counts, batch shape [B], event shape [V]."""
+        log_rates = tf.reshape(self.log_rates(features), [-1, *self.image_shape])
+        return tfd.Independent(tfd.Poisson(log_rate=log_rates), len(self.image_shape))
+
+    def get_config(self):
+        return {**super().get_config(), "feature_dim": self.feature_dim, "image_shape": self.image_shape}
+
+
 # The names that a config's [model.args] may use; the second are of models that see principal components.
-LIKELIHOODS = {"bernoulli": Bernoulli, "bounded_mean_gaussian": BoundedMeanGaussian}
+LIKELIHOODS = {"bernoulli": Bernoulli, "bounded_mean_gaussian": BoundedMeanGaussian, "poisson": Poisson}
 COMPONENT_LIKELIHOODS = {"principal_components_gaussian": PrincipalComponentsGaussian}
 
 

@@ -32,7 +32,7 @@ class TermHealth(keras.metrics.Metric):
         self.intact = self.add_variable([2], "ones", name="intact", aggregation="mean")
 
     def update_state(self, terms):
-        finite = tf.stack([tf.reduce_all(tf.math.is_finite(term)) for term in terms])
+        finite = tf.stack([True if term is None else tf.reduce_all(tf.math.is_finite(term)) for term in terms])
         self.intact.assign(self.intact * tf.cast(finite, tf.float32))
         self.finite_steps.value.assign_add(tf.convert_to_tensor(self.intact))
 

@@ -21,7 +21,7 @@ class Terms(NamedTuple):
     Attributes:
         log_lik: [S, B], log p(x | z) for S posterior samples of B examples.
         kl: [S, B, G], log q(z_g | .) - log p(z_g | .), one column per latent group. Sampled, or the closed form
-            repeated over S where a model was asked for its analytic KL.
+            repeated over S where a model was asked for its analytic KL. None in a step that needs no density of q.
     """
 
     log_lik: tf.Tensor
@@ -181,6 +181,45 @@ class SemiSupervisedELBO(ELBO):
         checks.boolean("enumerate_classes", self.enumerate_classes)
 
 
+@keras.saving.register_keras_serializable(package="vaezoo")
+@dataclasses.dataclass(frozen=True)
+class Stein(Objective):
+    """Stein variational gradient descent on KL(q || p), chapter 4 of Pu (2018): for a `SteinVAE`.
+
+    It is no function of `Terms`: particles move along a direction that needs log p(x, z) and its gradient only.
+
+    Args:
+        num_particles: int, M, particles of z per image.
+        importance_samples: int, k. 1 is Stein VAE; above, Stein VIWAE on k groups of M particles, which takes the
+            density of each, through a Jacobian.
+        self_term: whether a particle's own score is among those that move it, as printed; see `vaezoo.stein`.
+        num_examples: int, N, the images in the data set, which particles of weights need to weigh their prior by.
+    """
+
+    num_particles: int = 5
+    importance_samples: int = 1
+    self_term: bool = False
+    num_examples: int = 0
+    analytic_kl = False
+
+    def __post_init__(self):
+        checks.positive_int("num_particles", self.num_particles)
+        checks.positive_int("importance_samples", self.importance_samples)
+        checks.boolean("self_term", self.self_term)
+        checks.non_negative_int("num_examples", self.num_examples)
+        if self.num_samples == 1 and not self.self_term:
+            raise ValueError("`num_particles` must be at least 2 without the self term, or none moves. Received: 1")
+
+    @property
+    def num_samples(self):
+        """Particles of z per image in all, kM."""
+        return self.importance_samples * self.num_particles
+
+    def __call__(self, terms, step):
+        """Refuses: see above."""
+        raise ValueError(f"`objective` must be a bound, unless the model is a SteinVAE. Received: {self}")
+
+
 def alpha(num_labelled, num_unlabelled, scale=0.1):
     """Returns the weight of a labelled example's classification loss, scale * (N_l + N_u) / N_l.
 
@@ -190,4 +229,10 @@ def alpha(num_labelled, num_unlabelled, scale=0.1):
 
 
 # The names that a config's [objective] may use.
-OBJECTIVES = {"elbo": ELBO, "iwae": IWAE, "free_bits": FreeBits, "semi_supervised_elbo": SemiSupervisedELBO}
+OBJECTIVES = {
+    "elbo": ELBO,
+    "iwae": IWAE,
+    "free_bits": FreeBits,
+    "semi_supervised_elbo": SemiSupervisedELBO,
+    "stein": Stein,
+}

@@ -60,8 +60,9 @@ def samples(model, num_images=64, *, seed=0, temperature=1.0, label=None):
         label: a class, or one for each image, of a model with classes; None draws them.
 
     Raises:
-        ValueError: there is a label, but the model has no classes, or not this one.
+        ValueError: there is a label, but the model has no classes, or not this one; the model is not one of images.
     """
+    _require_images(model)
     if label is not None:
         _require_classes(model)
     options = {} if label is None else {"label": label}
@@ -70,6 +71,7 @@ def samples(model, num_images=64, *, seed=0, temperature=1.0, label=None):
 
 def reconstructions(model, images):
     """Returns a figure of images (upper rows) above their reconstructions (lower rows), ten pairs a row."""
+    _require_images(model)
     images = np.asarray(images)
     rebuilt = np.asarray(model.predict(images, verbose=0))
     images = images / 255.0 if images.dtype == np.uint8 else images
@@ -92,17 +94,17 @@ def analogies(model, images):
         images: [N, H, W, C], a few.
 
     Raises:
-        ValueError: the model has no classes, or the images are not the model's.
+        ValueError: the model has no classes, or is not one of images, or the images are not the model's.
     """
-    from vaezoo.base import to_unit_interval
-
     _require_classes(model)
-    checks.images("images", images, model.image_shape)
+    _require_images(model)
+    model.domain.check("images", images, model.image_shape)
     classes = np.arange(model.num_classes)
     z = np.asarray(model.encode(images))[:, : model.style_dim]  # [N, D]
     codes = _class_codes(model, np.repeat(z, len(classes), axis=0), np.tile(classes, len(z)))  # [N*K, D + K]
     analogues = np.reshape(model.decode(codes), [len(z), len(classes), *model.image_shape])
-    rows = np.concatenate([np.asarray(to_unit_interval(images))[:, np.newaxis], analogues], axis=1)  # [N, 1 + K, ...]
+    values = np.asarray(model.domain.values(images))
+    rows = np.concatenate([values[:, np.newaxis], analogues], axis=1)  # [N, 1 + K, ...]
     figure = grid_figure(rows.reshape(-1, *model.image_shape), rows.shape[1])
     axes, width = figure.axes[0], model.image_shape[1]
     axes.set_axis_on()
@@ -123,8 +125,10 @@ def manifold(model, size=20, label=None):
         label: int, the class to show, of a model with classes; None for others.
 
     Raises:
-        ValueError: the latent space is not 2-dimensional; the label is none of the model's classes.
+        ValueError: the latent space is not 2-dimensional; the label is none of the model's classes; the model is not
+            one of images.
     """
+    _require_images(model)
     size = checks.positive_int("size", size)
     if label is not None:
         _require_classes(model)
@@ -141,6 +145,13 @@ def _class_codes(model, z, label):
     """Returns the codes of styles z, [N, D], in a class, or one each, [N]: [N, D + K]."""
     label = np.broadcast_to(checks.labels("label", label, model.num_classes), len(z))
     return np.concatenate([z, np.eye(model.num_classes, dtype=z.dtype)[label]], axis=-1)
+
+
+def _require_images(model):
+    from vaezoo.domains import IMAGES
+
+    if model.domain is not IMAGES:
+        raise ValueError(f"`model` must be a model of images. Received: {type(model).__name__} of {model.domain.name}")
 
 
 def _has_classes(model):
@@ -176,14 +187,14 @@ def posterior_draws(model, images, *, num_samples=1000, seed=0):
     Raises:
         ValueError: the model's latent space is not 2-dimensional, or the images are not the model's.
     """
-    from vaezoo.base import IMPORTANCE_STREAM, noise_seed, to_unit_interval
+    from vaezoo.base import IMPORTANCE_STREAM, noise_seed
     from vaezoo.posteriors import reparameterize
 
     _require_plane(model.latent_dim)
     num_samples = checks.positive_int("num_samples", num_samples)
-    checks.images("images", images, model.image_shape)
+    model.domain.check("images", images, model.image_shape)
     noise = model.noise(num_samples, len(images), seed=noise_seed(seed, IMPORTANCE_STREAM))
-    z, _ = reparameterize(model.approximate_posterior(to_unit_interval(images)), noise)  # [S, N, 2]
+    z, _ = reparameterize(model.approximate_posterior(model.domain.values(images)), noise)  # [S, N, 2]
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.add_subplot(xlabel="z 1", ylabel="z 2", aspect="equal")
     for radius in (1, 2, 3):
@@ -258,7 +269,7 @@ def information(model, images):
     Raises:
         ValueError: the posteriors are not Gaussian, or the images are not the model's.
     """
-    checks.images("images", images, model.image_shape)
+    model.domain.check("images", images, model.image_shape)
     if model.kl_per_dimension(images[:1]) is None:
         raise ValueError(
             f"`model` must have Gaussian posteriors, of one layer of latents. Received: {type(model).__name__} without"
@@ -300,13 +311,11 @@ def auxiliary_space(model, images, labels=None):
     Raises:
         ValueError: the model has no auxiliary variable, or the images are not the model's.
     """
-    from vaezoo.base import to_unit_interval
-
     _require_classes(model)
     if not model.auxiliary_dim:
         raise ValueError(f"`model` must have an auxiliary variable, as an ADGM. Received: {type(model).__name__}")
-    checks.images("images", images, model.image_shape)
-    means = _in_parts(lambda x: model.auxiliary_posterior(to_unit_interval(x)).mean(), images)  # [N, A]
+    model.domain.check("images", images, model.image_shape)
+    means = _in_parts(lambda x: model.auxiliary_posterior(model.domain.values(x)).mean(), images)  # [N, A]
     return _scatter(means, labels, "a")
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import rel_entr
 
 from vaezoo import checks, data
+from vaezoo.domains import IMAGES
 from vaezoo.image_classifier import error_rate
 
 SPLITS = 10  # as Salimans et al. have them
@@ -138,6 +139,8 @@ def score_samples(model, classifier, splits, *, num_samples=10_000, batch_size=5
         raise ValueError(f"`num_samples` must be at least {SPLITS}. Received: {num_samples}")
     checks.positive_int("batch_size", batch_size)
     checks.non_negative_int("seed", seed)
+    if model.domain is not IMAGES:
+        raise ValueError(f"`model` must be a model of images. Received: {type(model).__name__} of {model.domain.name}")
     if classifier.image_shape != model.image_shape:
         raise ValueError(
             f"`classifier` must take images of the model's shape {list(model.image_shape)}. "

@@ -22,7 +22,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
-from vaezoo.base import SAMPLE_STREAM, LatentVariableModel, Signature, noise_seed, to_unit_interval
+from vaezoo.base import SAMPLE_STREAM, LatentVariableModel, Signature, noise_seed
 from vaezoo.layers import batch_statistics
 from vaezoo.metrics import ExampleMean
 from vaezoo.numerics import log_mean_exp, merge_samples, split_samples, tile_samples
@@ -51,14 +51,95 @@ class Inference(NamedTuple):
     style: tf.Tensor
 
 
-class SemiSupervisedModel(LatentVariableModel):
+class LabelledModel(LatentVariableModel):
+    """A model of images, of which some have a class: labels in, probabilities of classes out.
+
+    A subclass owes `class_probabilities` and, in its training step, what it makes of labels.
+
+    `fit` takes `((x_labelled, y), x_unlabelled)`, as arrays or as a `tf.data.Dataset` of batches of them; `(x, y)` with
+    y = -1 where the class is unknown; or x alone.
+
+    Args:
+        num_classes: int, K, at least 2.
+        *args, **kwargs: of the class that comes next, `LatentVariableModel` or one of its subclasses.
+    """
+
+    def __init__(self, *args, num_classes, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.num_classes = checks.positive_int("num_classes", num_classes)
+        if num_classes < 2:
+            raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}")
+        self.cross_entropy_tracker = ExampleMean(name="cross_entropy")
+        self.error_rate_tracker = ExampleMean(name="error_rate")
+
+    def class_probabilities(self, x):
+        """Images [B, H, W, C] -> q(y | x), [B, K]."""
+        raise NotImplementedError
+
+    def predict_proba(self, x, batch_size=500):
+        """Returns the class probabilities of images [N, H, W, C], a numpy array [N, K]; see `class_probabilities`."""
+        self.domain.check("x", x, self.image_shape)
+        checks.positive_int("batch_size", batch_size)
+        parts = (x[first : first + batch_size] for first in range(0, len(x), batch_size))
+        return np.concatenate([np.asarray(self.class_probabilities(part)) for part in parts])
+
+    def measure(self, data):
+        """Measures the ELBO as the base class does and, of `(x, y)`, the error rate in % where y is known."""
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+        measured = super().measure(x)
+        if y is None:
+            return measured
+        y = tf.cast(tf.reshape(y, [-1]), tf.int64)
+        wrong = 100.0 * tf.cast(tf.argmax(self.class_probabilities(x), axis=-1) != y, tf.float32)
+        return {**measured, "error_rate": tf.boolean_mask(wrong, y != checks.UNKNOWN)}
+
+    @property
+    def metrics(self):
+        return [*super().metrics, self.cross_entropy_tracker, self.error_rate_tracker]
+
+    def fit(self, x=None, y=None, batch_size=None, **kwargs):
+        """Trains on labelled and unlabelled images, as `keras.Model.fit` does; for the forms of data, see the class.
+
+        Arrays become batches of `batch_size` unlabelled images, each beside at most as many labelled ones. The images
+        of `(x, y)` all count as unlabelled, those with a label as labelled besides.
+
+        Raises:
+            ValueError: images or labels are not legal; no label is known, or none of some class.
+        """
+        if y is not None:
+            y = checks.labels("y", y, self.num_classes, unknown=checks.UNKNOWN)
+            self.domain.check("x", x, self.image_shape)
+            _check_lengths(x, y)
+            known = y != checks.UNKNOWN
+            x = (np.asarray(x)[known], y[known]), np.asarray(x)
+        if isinstance(x, tuple):
+            (x_labelled, y), x_unlabelled = x
+            self.domain.check("x_labelled", x_labelled, self.image_shape)
+            self.domain.check("x_unlabelled", x_unlabelled, self.image_shape)
+            y = checks.labels("y", y, self.num_classes, every=True)
+            _check_lengths(x_labelled, y)
+            self.initialize(x_unlabelled[: self.initial_images])
+            x = paired_batches(x_labelled, y, x_unlabelled, batch_size or 32)
+            batch_size, kwargs["shuffle"] = None, False  # the dataset has and does both
+        return super().fit(x, batch_size=batch_size, **kwargs)
+
+    def export_signatures(self):
+        """Returns the signatures of the class that comes next, and `classify`."""
+        images = tf.TensorSpec([None, *self.image_shape], tf.float32, self.domain.name)
+
+        def classify(images):
+            return {"probabilities": self.class_probabilities(images)}
+
+        return [*super().export_signatures(), Signature("classify", classify, (images,))]
+
+
+class SemiSupervisedModel(LabelledModel):
     """A model p(x, y, z) of images and classes, most of which are not known.
 
     A subclass owes `infer`, `style_posterior`, `features` and `likelihood`, and `auxiliary_prior` if it has an
     auxiliary variable. The code of an image is z, its style, followed by its class, one-hot: [B, D + K].
 
-    `fit` takes `((x_labelled, y), x_unlabelled)`, as arrays or as a `tf.data.Dataset` of batches of them; `(x, y)` with
-    y = -1 where the class is unknown; or x alone, which learns clusters that nothing ties to classes.
+    Trained on x alone it learns clusters that nothing ties to classes.
 
     Args:
         image_shape: tuple of ints (H, W, C).
@@ -72,19 +153,15 @@ class SemiSupervisedModel(LatentVariableModel):
             checks.positive_int("latent_dim", latent_dim),
             checks.positive_int("num_classes", num_classes),
         )
-        if num_classes < 2:
-            raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}")
-        super().__init__(image_shape, (latent_dim + num_classes,), **kwargs)
-        self.style_dim, self.num_classes = latent_dim, num_classes
+        super().__init__(image_shape, (latent_dim + num_classes,), num_classes=num_classes, **kwargs)
+        self.style_dim = latent_dim
         self.auxiliary_dim = checks.non_negative_int("auxiliary_dim", auxiliary_dim)
-        self.cross_entropy_tracker = ExampleMean(name="cross_entropy")
-        self.error_rate_tracker = ExampleMean(name="error_rate")
 
     components = None  # `PrincipalComponents` of models that see those instead of pixels
 
     def flat(self, x):
-        """Images in [0, 1], [B, H, W, C] or flat -> their pixels, [B, HWC], or their principal components [B, Q]."""
-        x = tf.reshape(x, [-1, math.prod(self.image_shape)])
+        """Images in [0, 1], [B, H, W, C] or flat -> what nets see: pixels, [B, HWC], or principal components [B, Q]."""
+        x = tf.reshape(self.domain.inputs(x), [-1, math.prod(self.image_shape)])
         return x if self.components is None else self.components(x)
 
     # What a subclass owes.
@@ -146,7 +223,7 @@ class SemiSupervisedModel(LatentVariableModel):
 
         The KL columns are a's, if there is one, z's and y's. A draw of y has no gradient: train on `unlabelled_terms`.
         """
-        x = to_unit_interval(x)
+        x = self.domain.values(x)
         noise_a, noise_z, uniform = self._parts(noise)
         inference = self.infer(x, noise_a)
         y = one_hot_draw(inference.log_q_y, uniform)  # [S, B, K]
@@ -162,7 +239,7 @@ class SemiSupervisedModel(LatentVariableModel):
         `x`, `noise` and `analytic_kl` are those of `terms`; with `enumerate_classes=False` the expectation is estimated
         from two classes, see `expectation_over_classes`.
         """
-        x = to_unit_interval(x)
+        x = self.domain.values(x)
         noise_a, noise_z, uniform = self._parts(noise)
         inference = self.infer(x, noise_a)
         log_q_y = inference.log_q_y
@@ -182,7 +259,7 @@ class SemiSupervisedModel(LatentVariableModel):
 
         `x`, `noise` and `analytic_kl` are those of `terms`; y are classes, ints in 0..K-1, [B].
         """
-        x = to_unit_interval(x)
+        x = self.domain.values(x)
         noise_a, noise_z, _ = self._parts(noise)
         inference = self.infer(x, noise_a)
         y = tf.one_hot(y, self.num_classes)  # [B, K]
@@ -200,18 +277,11 @@ class SemiSupervisedModel(LatentVariableModel):
         """
         draws = AVERAGED if self.auxiliary_dim else 1
         noise_a = np.random.default_rng(0).standard_normal((draws, 1, self.auxiliary_dim)).astype(np.float32)
-        return tf.reduce_mean(tf.exp(self.infer(to_unit_interval(x), noise_a).log_q_y), axis=0)
-
-    def predict_proba(self, x, batch_size=500):
-        """Returns the class probabilities of images [N, H, W, C], a numpy array [N, K]; see `class_probabilities`."""
-        checks.images("x", x, self.image_shape)
-        checks.positive_int("batch_size", batch_size)
-        parts = (x[first : first + batch_size] for first in range(0, len(x), batch_size))
-        return np.concatenate([np.asarray(self.class_probabilities(part)) for part in parts])
+        return tf.reduce_mean(tf.exp(self.infer(self.domain.values(x), noise_a).log_q_y), axis=0)
 
     def encode(self, x):
         """Returns z at zero noise, given the most probable class, and that class, one-hot: [B, D + K]."""
-        inference = self.infer(to_unit_interval(x), tf.zeros([1, 1, self.auxiliary_dim]))
+        inference = self.infer(self.domain.values(x), tf.zeros([1, 1, self.auxiliary_dim]))
         y = tf.one_hot(tf.argmax(inference.log_q_y[0], axis=-1), self.num_classes)  # [B, K]
         z = self.style_posterior(inference, y[tf.newaxis, tf.newaxis]).mean()[0, 0]
         return tf.concat([z, y], axis=-1)
@@ -245,7 +315,7 @@ class SemiSupervisedModel(LatentVariableModel):
     def log_prob_given_noise(self, x, noise):
         """Returns log p(x | .) at the a and z that noise gives in the prior, the mean over all classes, [S, B]."""
         num_samples = tf.shape(noise)[0]
-        images, rows = tile_samples(to_unit_interval(x), num_samples), merge_samples(noise)[tf.newaxis]
+        images, rows = tile_samples(self.domain.values(x), num_samples), merge_samples(noise)[tf.newaxis]
         log_p = [
             self.generated(rows, tf.fill(tf.shape(rows)[1:2], label)).log_prob(images)
             for label in range(self.num_classes)
@@ -271,7 +341,7 @@ class SemiSupervisedModel(LatentVariableModel):
 
         That of a is taken at the posterior mean of z.
         """
-        x = to_unit_interval(x)
+        x = self.domain.values(x)
         z, y = tf.split(self.encode(x), [self.style_dim, self.num_classes], axis=-1)
         inference = self.infer(x, tf.zeros([1, 1, self.auxiliary_dim]))
         q = self.style_posterior(inference, y[tf.newaxis, tf.newaxis])
@@ -308,80 +378,28 @@ class SemiSupervisedModel(LatentVariableModel):
         losses = -bound - weight * tf.reduce_mean(labelled_bound)
         return loss, {"loss": losses, "terms": terms, "cross_entropy": cross_entropy}
 
-    def measure(self, data):
-        """Measures the ELBO as the base class does and, of `(x, y)`, the error rate in % where y is known."""
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        measured = super().measure(x)
-        if y is None:
-            return measured
-        y = tf.cast(tf.reshape(y, [-1]), tf.int64)
-        wrong = 100.0 * tf.cast(tf.argmax(self.class_probabilities(x), axis=-1) != y, tf.float32)
-        return {**measured, "error_rate": tf.boolean_mask(wrong, y != checks.UNKNOWN)}
-
-    @property
-    def metrics(self):
-        return [*super().metrics, self.cross_entropy_tracker, self.error_rate_tracker]
-
-    def _update_metrics(self, loss, terms, **measured):
-        trackers = {"cross_entropy": self.cross_entropy_tracker, "error_rate": self.error_rate_tracker}
-        for name, values in measured.items():
-            trackers[name].update_state(values)
-        logs = super()._update_metrics(loss, terms)
-        return {name: value for name, value in logs.items() if name not in trackers or name in measured}
-
-    def fit(self, x=None, y=None, batch_size=None, **kwargs):
-        """Trains on labelled and unlabelled images, as `keras.Model.fit` does; for the forms of data, see the class.
-
-        Arrays become batches of `batch_size` unlabelled images, each beside at most as many labelled ones. The images
-        of `(x, y)` all count as unlabelled, those with a label as labelled besides.
-
-        Raises:
-            ValueError: images or labels are not legal; no label is known, or none of some class.
-        """
-        if y is not None:
-            y = checks.labels("y", y, self.num_classes, unknown=checks.UNKNOWN)
-            checks.images("x", x, self.image_shape)
-            _check_lengths(x, y)
-            known = y != checks.UNKNOWN
-            x = (np.asarray(x)[known], y[known]), np.asarray(x)
-        if isinstance(x, tuple):
-            (x_labelled, y), x_unlabelled = x
-            checks.images("x_labelled", x_labelled, self.image_shape)
-            checks.images("x_unlabelled", x_unlabelled, self.image_shape)
-            y = checks.labels("y", y, self.num_classes, every=True)
-            _check_lengths(x_labelled, y)
-            self.initialize(x_unlabelled[: self.initial_images])
-            x = paired_batches(x_labelled, y, x_unlabelled, batch_size or 32)
-            batch_size, kwargs["shuffle"] = None, False  # the dataset has and does both
-        return super().fit(x, batch_size=batch_size, **kwargs)
-
     # Exporting it.
 
     def export_signatures(self):
-        """Returns the base class's signatures, and `classify` and `sample_class`."""
-        images = tf.TensorSpec([None, *self.image_shape], tf.float32, "images")
+        """Returns the base classes' signatures, with a `sample` of LiteRT's own, and `sample_class`."""
         seed, label = (tf.TensorSpec([None], tf.int32, name) for name in ("seed", "label"))
-
-        def classify(images):
-            return {"probabilities": self.class_probabilities(images)}
 
         def sample_class(seed, label):
             what = [f"`label` must be in 0..{self.num_classes - 1}. Received:", label]
             tf.debugging.Assert(tf.reduce_all((label >= 0) & (label < self.num_classes)), what)
-            return {"images": self.generate(self._noise_of_rows(seed, SAMPLE_STREAM), label)}
+            return {self.domain.name: self.generate(self._noise_of_rows(seed, SAMPLE_STREAM), label)}
 
         def sample_lite(num_samples):
             # The normal CDF, which else turns noise into a class, is not among LiteRT's builtin ops.
             label = tf.random.uniform(num_samples[tf.newaxis], maxval=float(self.num_classes))
             noise = tf.random.normal(tf.stack([1, num_samples, *self.noise_shape]))
-            return {"images": self.generate(noise, tf.minimum(tf.cast(label, tf.int32), self.num_classes - 1))}
+            return {self.domain.name: self.generate(noise, tf.minimum(tf.cast(label, tf.int32), self.num_classes - 1))}
 
         return [
             *(
                 s._replace(function=sample_lite) if s.name == "sample" and s.lite else s
                 for s in super().export_signatures()
             ),
-            Signature("classify", classify, (images,)),
             Signature("sample_class", sample_class, (seed, label), lite=False),
         ]
 

@@ -11,7 +11,8 @@ import keras
 import tensorflow as tf
 
 from vaezoo import callbacks as vaezoo_callbacks
-from vaezoo import checks, config, data, files, zoo
+from vaezoo import config, data, files, zoo
+from vaezoo.domains import IMAGES
 
 MOST_STEPS_PER_EXECUTION = 50  # a step of a small MLP takes 4 ms, Keras' own loop around it up to 1
 
@@ -20,7 +21,7 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
     """Trains a zoo entry, or a config of the user's own, and returns the model with its last weights.
 
     The run's folder receives `config.json`, `state.npz` (what `resume` reads), `last.weights.h5`, `best.weights.h5` (by
-    the ELBO on the validation part), `log.csv`, `images/` and `tensorboard/`.
+    the ELBO on the validation part), `log.csv`, `images/`, of a model of images, and `tensorboard/`.
 
     Several workers: with TF_CONFIG set, call this before any other use of TensorFlow, with a `directory` that all
     workers can read; the chief writes it.
@@ -74,7 +75,8 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
     state = vaezoo_callbacks.TrainingState(directory, writes=chief)
     state.set_model(model)
     with _all_or_none(strategy):
-        checks.images("training images", splits.train.images[:1], model.image_shape)
+        data.check_domain(model.domain, transform)
+        model.domain.check(f"training {model.domain.name}", splits.train.images[:1], model.image_shape)
         start = zoo.load(recipe.start_from) if recipe.start_from else None  # before the folder is touched
         if chief:
             _claim(directory, settings)
@@ -92,10 +94,9 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
         batches, _ = _batches(splits, settings, first_epoch)
     own = [vaezoo_callbacks.StopOnNaN(), vaezoo_callbacks.MeasureAverages()]
     if chief:
-        own += [
-            vaezoo_callbacks.ImageGrid(directory / "images"),
-            keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False),
-        ]
+        own += [keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False)]
+        if model.domain is IMAGES:
+            own += [vaezoo_callbacks.ImageGrid(directory / "images")]
     own += [state]  # the last, so that an epoch whose state is on disk has its picture and its curves
     if first_epoch < recipe.epochs:
         model.fit(

@@ -8,6 +8,7 @@ from vaezoo.models.m1m2 import M1M2
 from vaezoo.models.m2 import M2
 from vaezoo.models.resnet_vae import ResNetVAE
 from vaezoo.models.sdgm import SDGM
+from vaezoo.models.stein_vae import SemiSupervisedSteinVAE, SteinVAE
 from vaezoo.models.vae import VAE
 
 # The names that a config's [model] may use.
@@ -21,4 +22,6 @@ MODELS = {
     "adgm": ADGM,
     "sdgm": SDGM,
     "avae": AVAE,
+    "stein_vae": SteinVAE,
+    "semi_supervised_stein_vae": SemiSupervisedSteinVAE,
 }

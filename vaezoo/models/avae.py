@@ -29,7 +29,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks, likelihoods
-from vaezoo.base import LatentVariableModel, to_unit_interval
+from vaezoo.base import LatentVariableModel
 from vaezoo.networks import JointMLP
 from vaezoo.numerics import merge_samples, tile_samples
 from vaezoo.objectives import Terms
@@ -176,7 +176,7 @@ class AVAE(LatentVariableModel):
             analytic_kl: True gives KL(q(z_L | .) || p(z_L)) in closed form. The others have none: what the priors of
                 the other z_i and of the a_i depend on is drawn after them.
         """
-        x = to_unit_interval(x)
+        x = self.domain.values(x)
         a, z = self.infer(x, noise)
         values = {f"z_{layer}": draw.value for layer, draw in enumerate(z, start=1)}
         log_p_a = [
@@ -196,7 +196,7 @@ class AVAE(LatentVariableModel):
 
     def encode(self, x):
         """Returns z_1 at zero noise, [B, D_1]."""
-        x = self._flat(to_unit_interval(x))
+        x = self._flat(self.domain.values(x))
         a = self.auxiliary_posteriors[0].distribution(x=x).mean()
         return self.posteriors[0].distribution(a=a, z=x).mean()
 
@@ -216,7 +216,7 @@ class AVAE(LatentVariableModel):
         del x
 
     def _flat(self, x):
-        return tf.reshape(x, [-1, math.prod(self.image_shape)])
+        return tf.reshape(self.domain.inputs(x), [-1, math.prod(self.image_shape)])
 
     def _parts(self, noise):
         """Splits noise [..., *noise_shape] into two lists, of the a_i and of the z_i."""

@@ -32,8 +32,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks, flows, layers
-from vaezoo.base import LatentVariableModel, to_unit_interval
+from vaezoo.base import LatentVariableModel
 from vaezoo.distributions import DiscretizedLogistic
+from vaezoo.domains import to_unit_interval
 from vaezoo.metrics import ExampleMean
 from vaezoo.numerics import merge_samples, split_samples, tile_samples
 from vaezoo.objectives import Terms

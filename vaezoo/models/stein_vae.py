@@ -1,0 +1,398 @@
+"""Stein VAE and Stein VIWAE: an encoder that only draws, and learns to follow particles.
+
+Y. Pu, "Deep generative models for image representation learning" (2018), chapter 4; Y. Pu et al., "VAE learning via
+Stein variational gradient descent" (2017).
+
+    p(z) = N(z; 0, I),  p(x | z, theta) = f(x; mlp(z)),  theta a point or P particles
+    z_j  = f_eta(x, xi_j),  xi_j ~ N(0, I),  j = 1 .. M                                              section 4.2.2
+    z_j' = z_j + epsilon phi(z_j),  phi of `vaezoo.stein` for the score grad_z log p(x, z)           (4.12), (4.44)
+    eta  : a step towards f_eta(x, xi_j) = z_j'                                                      (4.13)
+    theta: a step along grad_theta mean_j log p(x | z_j, theta); P particles move along their own phi (4.11)
+
+    x [B, H, W, C], xi [S, B, D] -> encoder -> z [S, B, D] -> decoders -> log p(x | z, theta) [P, S, B]
+
+One step of gradient descent on (4.13) from where the particles are is the field -phi, handed backwards through f_eta;
+epsilon and 1/M are factors of it, which drop out of Adam's steps. M draws are passed through each net once.
+
+Stein VIWAE has k groups of M particles, all of which move each other, with the weights of their groups,
+
+    w_i = mean_j p(x, z_ij) / q(z_ij | x),  normalised over i                                        (4.42), (4.43)
+
+in phi and in the step of theta.
+
+The density. q(z | x) = N(xi; 0, I) / |det dz/dxi| at the xi that was drawn. It is that of z only where f_eta(x, .) is
+one to one, which nothing enforces: what the base class measures with it, the ELBO and importance-sampled estimates of
+log p(x), then are no bounds, and they are loose besides. `vaezoo evaluate --estimator ais` needs no density.
+
+Classes (section 4.4): p(x, y | z) = p(x | z) softmax(W z + b)_y. The particles of a labelled image move by
+
+    grad_z [log p(z) + log p(x | z) + zeta log p(y | z)],   zeta = N_x / (C rho)                     (4.54)
+
+with N_x values in an image, C classes, and rho the share of labelled images among those of a step.
+
+Departures: the self term of phi is left out unless asked for, for with it the particles collapse (`vaezoo.stein`);
+noise is drawn for each image, not shared by all; there is no dropout; one step of eta per step, K = 1. (4.40) weighs
+groups of particles of weights, too: here they are averaged, in the weights w as well.
+"""
+
+import math
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from vaezoo import checks, likelihoods, stein
+from vaezoo.base import LatentVariableModel
+from vaezoo.domains import IMAGES
+from vaezoo.networks import JointMLP, mlp
+from vaezoo.numerics import log_mean_exp, merge_samples, split_samples, tile_samples
+from vaezoo.objectives import Stein, Terms
+from vaezoo.replicas import global_batch_size, replica_sum
+from vaezoo.semi_supervised import LabelledModel, split_data
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+AVERAGED = 10  # draws of z that `class_probabilities` averages p(y | z) over, the same ones for every image
+
+
+class ImplicitEncoder(JointMLP):
+    """A perceptron of an image and noise, with the Jacobian of its output with respect to the noise.
+
+    Args:
+        image_dim: int, values in an image.
+        latent_dim: int, D, of noise and output.
+        hidden_units, activation: as for `JointMLP`; the activation acts on each unit by itself.
+    """
+
+    def __init__(self, image_dim, latent_dim, hidden_units, activation, **kwargs):
+        super().__init__({"x": image_dim, "noise": latent_dim}, hidden_units, activation, **kwargs)
+        self.codes = keras.layers.Dense(latent_dim, dtype="float32", name="codes")
+        self.codes.build((None, hidden_units[-1]))
+
+    def call(self, projected):
+        """The sum of both inputs' projections, [..., hidden_units[0]] -> z, [..., D]."""
+        return self.codes(super().call(projected))
+
+    def jacobian(self, projected):
+        """The sum of both inputs' projections, [..., hidden_units[0]] -> dz/dxi, [..., D of xi, D of z]."""
+        kernels = [layer.kernel for layer in (self.projections["noise"], *self.hidden, self.codes)]
+        h, jacobian = tf.cast(projected, tf.float32) + self.bias, kernels[0]
+        for kernel, layer in zip(kernels[1:], [*self.hidden, None], strict=True):
+            with tf.GradientTape() as tape:
+                tape.watch(h)
+                active = self.activation(h)
+            slopes = tape.gradient(active, h)  # [..., units], of each unit by itself
+            jacobian = tf.einsum("...du,uv->...dv", jacobian * slopes[..., tf.newaxis, :], kernel)
+            h = active if layer is None else tf.matmul(active, kernel) + layer.bias
+        return jacobian
+
+
+class ImplicitMap(tfb.Bijector):
+    """The map xi -> z of one batch of images, which is drawn from and not inverted.
+
+    Args:
+        encoder: an `ImplicitEncoder`.
+        projected: its projection of the images, [B, units].
+    """
+
+    def __init__(self, encoder, projected, name="implicit_map"):
+        parameters = dict(locals())
+        with tf.name_scope(name) as name:
+            self._inputs = lambda noise: projected + encoder.project(noise=noise)
+            self._encoder = encoder
+            super().__init__(forward_min_event_ndims=1, dtype=tf.float32, parameters=parameters, name=name)
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        return {}
+
+    def _forward(self, x):
+        return self._encoder(self._inputs(x))
+
+    def _forward_log_det_jacobian(self, x):
+        _, triangle = tf.linalg.qr(self._encoder.jacobian(self._inputs(x)))  # XLA has no determinant
+        return tf.reduce_sum(tf.math.log(tf.abs(tf.linalg.diag_part(triangle))), axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="vaezoo")
+class SteinVAE(LatentVariableModel):
+    """A VAE with an implicit encoder, trained by `vaezoo.objectives.Stein`.
+
+    With another objective it is trained on that bound, through the density of its encoder.
+
+    Args:
+        image_shape: tuple of ints (H, W, C).
+        latent_dim: int, D, the dimension of z and of the noise xi.
+        hidden_units: widths of the encoder's hidden layers; the decoder has them in reverse.
+        activation: Keras activation of the hidden layers; smooth, or the determinant's gradient jumps.
+        likelihood: a name in `vaezoo.likelihoods.LIKELIHOODS`.
+        weight_particles: int, P, particles of the decoder's weights, over which p(x | z) is averaged.
+
+    Raises:
+        ValueError: if an argument is not as described.
+    """
+
+    default_objective = Stein
+
+    def __init__(
+        self,
+        image_shape,
+        latent_dim=50,
+        hidden_units=(200, 200),
+        activation="tanh",
+        likelihood="bernoulli",
+        weight_particles=1,
+        **kwargs,
+    ):
+        super().__init__(image_shape, (checks.positive_int("latent_dim", latent_dim),), **kwargs)
+        self.hidden_units = checks.positive_ints("hidden_units", hidden_units)
+        self.activation = keras.activations.get(activation)
+        self._likelihood = likelihood
+
+        widths, dtype = self.hidden_units, self.dtype_policy
+        sizes = math.prod(self.image_shape), latent_dim
+        self.encoder = ImplicitEncoder(*sizes, widths, activation, dtype=dtype, name="encoder")
+        self.decoders, self.likelihoods = [], []
+        for _ in range(checks.positive_int("weight_particles", weight_particles)):
+            self.decoders.append(mlp((latent_dim,), widths[::-1], activation, dtype=dtype, name="decoder"))
+            self.likelihoods.append(likelihoods.build(likelihood, widths[0], self.image_shape))
+
+    @property
+    def domain(self):
+        """What an example is, as the likelihood says."""
+        return getattr(self.likelihoods[0], "domain", IMAGES)
+
+    def approximate_posterior(self, x):
+        """Images in [0, 1], [B, H, W, C] -> q(z | x): batch shape [B], event shape [D]."""
+        x = tf.reshape(self.domain.inputs(x), [-1, math.prod(self.image_shape)])
+        noise = tfd.MultivariateNormalDiag(tf.zeros([tf.shape(x)[0], self.latent_dim]))
+        # Images are projected once, whatever the number of draws.
+        return tfd.TransformedDistribution(noise, ImplicitMap(self.encoder, self.encoder.project(x=x)))
+
+    def image_distributions(self, z):
+        """Latents [B, D] -> list of the P distributions p(x | z, theta): batch shape [B], event shape [H, W, C]."""
+        return [
+            likelihood.distribution(decoder(z))
+            for decoder, likelihood in zip(self.decoders, self.likelihoods, strict=True)
+        ]
+
+    def image_distribution(self, z):
+        """Latents [B, D] -> p(x | z), the mean over theta: batch shape [B], event shape [H, W, C]."""
+        distributions = self.image_distributions(z)
+        if len(distributions) == 1:
+            return distributions[0]
+        return tfd.Mixture(tfd.Categorical(tf.zeros([tf.shape(z)[0], len(distributions)])), distributions)
+
+    def joint(self, x, z):
+        """Images [B, H, W, C] and z [S, B, D] -> log p(x | z, theta), the mean over theta, and log p(x, z), [S, B]."""
+        num_samples = z.shape[0]
+        images = tile_samples(x, num_samples)
+        log_liks = [p.log_prob(images) for p in self.image_distributions(merge_samples(z))]
+        log_lik = split_samples(tf.add_n(log_liks) / len(log_liks), num_samples)  # [S, B]
+        return log_lik, log_lik + self.prior.log_prob(z)
+
+    # Training it.
+
+    def training_gradients(self, data):
+        """Returns the negated fields of Stein, (4.11)-(4.13); of another objective, its gradients."""
+        if not isinstance(self.objective, Stein):
+            return super().training_gradients(data)
+        fields, measured = self.stein_step(data)
+        if len(self.decoders) > 1:
+            fields = self._fields_of_weight_particles(fields)
+        scale = self.optimizer.scale_loss(tf.ones([]))
+        return [-scale * field for field in fields], measured
+
+    def stein_step(self, data):
+        """Returns this replica's share of the variables' fields, and what `_update_metrics` is to be given.
+
+        For the decoders they are the gradients of the mean over theta of log p(x | z, theta).
+        """
+        x = self.domain.values(self._images_of(data))
+        moves = self.moves(self._training_noise(x), x, lambda z: self.joint(x, z))
+        return moves.fields, {"loss": -tf.reduce_mean(moves.log_density, axis=0), "terms": Terms(moves.log_lik, None)}
+
+    def moves(self, noise, x, densities):
+        """Draws particles and returns `Moves`.
+
+        Args:
+            noise: xi, [S, B, D].
+            x: images in [0, 1], [B, H, W, C].
+            densities: z [S, B, D] -> log p(x | z), and the log-density that z and the decoders climb, [S, B] each.
+        """
+        variables = self.trainable_variables
+        with tf.GradientTape() as encoder_tape:
+            q = self.approximate_posterior(x)
+            z = q.bijector.forward(noise)  # [S, B, D]
+        particles = tf.stop_gradient(z)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(particles)
+            log_lik, log_density = densities(particles)
+        if self.objective.importance_samples == 1:
+            weights = tf.fill(tf.shape(log_density), 1.0 / noise.shape[0])
+            scores, *climbs = tape.gradient(log_density, [particles, *variables])  # one pass for both
+            climbs = [None if climb is None else climb / noise.shape[0] for climb in climbs]
+        else:
+            log_q = q.distribution.log_prob(noise) - q.bijector.forward_log_det_jacobian(noise, event_ndims=1)
+            weights = group_weights(log_density - log_q, self.objective.importance_samples)  # [S, B]
+            scores = tape.gradient(log_density, particles)
+            climbs = tape.gradient(log_density, variables, output_gradients=weights)
+        phi = stein.direction(particles, scores, weights, self_term=self.objective.self_term)  # [S, B, D]
+        follows = encoder_tape.gradient(z, variables, output_gradients=phi)
+        batch_size = global_batch_size(x)
+        fields = [
+            tf.zeros_like(variable) if follow is climb is None else (follow if climb is None else climb) / batch_size
+            for variable, follow, climb in zip(variables, follows, climbs, strict=True)
+        ]
+        return Moves(fields, particles, log_lik, log_density)
+
+    def _fields_of_weight_particles(self, fields):
+        """Returns `fields` with those of the decoders moved by phi in the space of weights, (4.11).
+
+        With the self term, as printed: independent starts have nothing to learn from each other's scores alone.
+        """
+        if not self.objective.num_examples:
+            raise ValueError(
+                "`num_examples` must be the number of images in the data, for particles of weights. Received: 0"
+            )
+        number, fields = len(self.decoders), {id(v): f for v, f in zip(self.trainable_variables, fields, strict=True)}
+        groups = [
+            [*decoder.trainable_variables, *likelihood.trainable_variables]
+            for decoder, likelihood in zip(self.decoders, self.likelihoods, strict=True)
+        ]
+        theta = tf.stack([flat(group) for group in groups])  # [P, W]
+        climbs = number * tf.stack([flat([fields[id(v)] for v in group]) for group in groups])  # mean over images
+        scores = (
+            self.objective.num_examples * replica_sum(climbs) - theta
+        )  # of p(theta | data), with p(theta) = N(0, I)
+        phi = (
+            stein.direction(theta, scores, tf.fill([number], 1.0 / number), self_term=True)
+            / self.objective.num_examples
+        )
+        phi /= tf.distribute.get_strategy().num_replicas_in_sync  # each replica has the whole of it
+        for group, row in zip(groups, tf.unstack(phi), strict=True):
+            parts = tf.split(row, [math.prod(v.shape) for v in group])
+            fields |= {id(v): tf.reshape(part, v.shape) for v, part in zip(group, parts, strict=True)}
+        return [fields[id(v)] for v in self.trainable_variables]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "latent_dim": self.latent_dim,
+            "hidden_units": self.hidden_units,
+            "activation": keras.activations.serialize(self.activation),
+            "likelihood": self._likelihood,
+            "weight_particles": len(self.decoders),
+        }
+
+
+@keras.saving.register_keras_serializable(package="vaezoo")
+class SemiSupervisedSteinVAE(LabelledModel, SteinVAE):
+    """A Stein VAE whose latents say the class, too: section 4.4.
+
+    Args:
+        num_classes: int, C.
+        others: see `SteinVAE`.
+
+    Raises:
+        ValueError: if an argument is not as described.
+    """
+
+    def __init__(
+        self,
+        image_shape,
+        latent_dim=50,
+        num_classes=10,
+        hidden_units=(600, 600),
+        activation="softplus",
+        likelihood="bernoulli",
+        weight_particles=1,
+        **kwargs,
+    ):
+        super().__init__(
+            image_shape,
+            latent_dim,
+            hidden_units,
+            activation,
+            likelihood,
+            weight_particles,
+            num_classes=num_classes,
+            **kwargs,
+        )
+        self.logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")
+        self.logits.build((None, latent_dim))
+
+    def class_probabilities(self, x):
+        """Images [B, H, W, C] -> p(y | x), [B, C]: the mean of p(y | z) over `AVERAGED` draws, the same ones always."""
+        noise = np.random.default_rng(0).standard_normal((AVERAGED, 1, self.latent_dim)).astype(np.float32)
+        z = self.approximate_posterior(self.domain.values(x)).bijector.forward(noise)  # [S, B, D]
+        return tf.reduce_mean(tf.nn.softmax(self.logits(z)), axis=0)
+
+    def training_loss(self, data):
+        """Returns the base class's loss of images, for an objective other than Stein."""
+        labelled, x = split_data(data)
+        if labelled is not None:
+            raise ValueError(f"`objective` must be Stein to learn from labels. Received: {self.objective}")
+        return super().training_loss(x)
+
+    def stein_step(self, data):
+        """Adds what labelled images ask for; `data` is `((x_labelled, y), x_unlabelled)`, or x alone."""
+        labelled, x = split_data(data)
+        fields, measured = super().stein_step(x)
+        if labelled is None:
+            return fields, measured
+        x_labelled, y = self.domain.values(self._images_of(labelled[0])), tf.cast(labelled[1], tf.int32)
+        share = global_batch_size(x_labelled) / (global_batch_size(x_labelled) + global_batch_size(x))  # rho
+        zeta = math.prod(self.image_shape) / (self.num_classes * share)
+
+        def densities(z):
+            log_lik, log_joint = self.joint(x_labelled, z)
+            return log_lik, log_joint + zeta * self.log_prob_of_labels(y, z)
+
+        moves = self.moves(self._training_noise(x_labelled, 1), x_labelled, densities)
+        fields = [share * one + (1.0 - share) * other for one, other in zip(moves.fields, fields, strict=True)]
+        cross_entropy = -tf.reduce_mean(self.log_prob_of_labels(y, moves.particles), axis=0)
+        return fields, {**measured, "cross_entropy": cross_entropy}
+
+    def log_prob_of_labels(self, y, z):
+        """Classes y [B] and z [S, B, D] -> log p(y | z), [S, B]."""
+        return tfd.Categorical(self.logits(z)).log_prob(y)
+
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.num_classes}
+
+
+class Moves(NamedTuple):
+    """What moves after particles were drawn.
+
+    Attributes:
+        fields: a tensor per trainable variable, the mean over the images of all replicas; 0 for one that took no part.
+        particles: z, [S, B, D].
+        log_lik: log p(x | z), [S, B], nats.
+        log_density: what was climbed, [S, B], nats.
+    """
+
+    fields: list
+    particles: tf.Tensor
+    log_lik: tf.Tensor
+    log_density: tf.Tensor
+
+
+def group_weights(log_weights, num_groups):
+    """Returns the weights (4.43) of particles, [S, B], which sum to 1 over S = kM; a group has one, shared by its M.
+
+    Args:
+        log_weights: log p(x, z) - log q(z | x), [S, B], the M particles of a group one after the other.
+        num_groups: int, k.
+    """
+    grouped = tf.reshape(log_weights, [num_groups, -1, tf.shape(log_weights)[-1]])  # [k, M, B]
+    of_group = tf.nn.softmax(log_mean_exp(grouped, axis=1), axis=0)[:, tf.newaxis]  # [k, 1, B]
+    size = tf.cast(tf.shape(grouped)[1], grouped.dtype)
+    return tf.reshape(tf.broadcast_to(of_group / size, tf.shape(grouped)), tf.shape(log_weights))
+
+
+def flat(tensors):
+    """Returns the values of tensors in a row, [W]."""
+    return tf.concat([tf.reshape(value, [-1]) for value in tensors], axis=0)
