@@ -68,6 +68,24 @@ def test_a_unit_that_ignores_the_data_is_not_active(images):
     assert evaluation.evaluate(model, images, num_samples=1).active_units == 2
 
 
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_rmse_is_that_of_the_reconstructions(make_tiny, images, dtype):
+    """Over all images and pixels at once, which a mean over batches of 16, 16 and 8 images would not be."""
+    model = make_tiny("vae")
+    given = images if dtype == "float32" else np.round(255 * images).astype("uint8")
+    x = given.astype(np.float64) / (255 if dtype == "uint8" else 1)
+    difference = x - model.predict(given, verbose=0)
+    assert evaluation.evaluate(model, given, num_samples=1, batch_size=16).rmse == pytest.approx(
+        np.sqrt(np.mean(difference**2)), rel=1e-5
+    )
+
+
+def test_rmse_of_a_constant_reconstruction_is_in_units_of_0_to_1(make_tiny):
+    model = make_tiny("vae")
+    model.decode = lambda z: tf.fill([len(z), *model.image_shape], 0.25)
+    assert evaluation.evaluate(model, np.ones((3, *model.image_shape), "float32"), num_samples=1).rmse == 0.75
+
+
 def test_the_estimate_depends_on_the_seed_alone(make_tiny, images):
     model = make_tiny("vae")
     one, same = (evaluation.evaluate(model, images, num_samples=5, seed=3) for _ in range(2))

@@ -19,6 +19,8 @@ ORDER = [
         "zoo",
         "annealing",
         "evaluation",
+        "image_classifier",
+        "sample_scores",
         "plots",
         "callbacks",
         "exporting",

@@ -131,7 +131,6 @@ def evaluate(
     """Measure the ELBO, log p(x), bits/dim and the latents on the test images; with --estimator ais log p(x) alone."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-    from rich.table import Table
 
     annealed = estimator == Estimator.ais
     if annealed and num_samples:
@@ -139,7 +138,7 @@ def evaluate(
             f"`--num-samples` must be left out with --estimator ais, which has chains. Received: {num_samples}"
         )
     model, entry = _load(name, weights, overrides, data_path)
-    from vaezoo import data, evaluation, files
+    from vaezoo import data, evaluation
 
     test = data.load(entry.data.name).test
     images = data.transform_once(test.images[:limit], entry.data.transform)
@@ -160,16 +159,51 @@ def evaluate(
     if not annealed and hasattr(model, "predict_proba") and test.labels is not None:
         wrong = evaluation.error_rate(model, test.images[:limit], test.labels[:limit])
         figures = dataclasses.replace(figures, error_rate=wrong)
-    table = Table("figure", "value", box=None)
-    for key, value in dataclasses.asdict(figures).items():
-        value = " ".join(f"{nats:.2f}" for nats in value) if isinstance(value, tuple) else value
-        table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
-    Console().print(table)
-    if output:
-        with files.atomic(output) as path:
-            table = {"name": entry.name, **dataclasses.asdict(figures)}
-            table = {key: None if value != value else value for key, value in table.items()}  # NaN is not JSON
-            path.write_text(json.dumps(table, indent=2, allow_nan=False) + "\n", "utf-8")
+    _report({"name": entry.name, **dataclasses.asdict(figures)}, output)
+
+
+@app.command()
+def score(
+    name: Name,
+    classifier: Annotated[pathlib.Path, typer.Option(help="A .keras file: images in [0, 1] -> probabilities.")],
+    num_samples: Annotated[int, typer.Option(min=10, help="Images to draw from the model.")] = 10_000,
+    weights: Weights = None,
+    output: Annotated[pathlib.Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
+    seed: Seed = 0,
+    overrides: Overrides = None,
+):
+    """Measure samples by a classifier: classifier score, and Frechet distance from the grey test images."""
+    model, entry = _load(name, weights, overrides)
+    from vaezoo import data, files, image_classifier, sample_scores
+
+    loaded, splits = image_classifier.load(classifier), data.load(entry.data.name)
+    figures = sample_scores.score_samples(model, loaded, splits, num_samples=num_samples, seed=seed)
+    used = {"classifier": str(classifier), "classifier_sha256": files.sha256(classifier)}
+    _report({"name": entry.name, **used, **dataclasses.asdict(figures)}, output)
+
+
+@app.command("train-classifier")
+def train_classifier(
+    data_name: Annotated[str, typer.Argument(metavar="DATA", help="A data set with labels, such as mnist.")],
+    output: Annotated[pathlib.Path, typer.Argument(help="Receives the classifier; ends in .keras.")],
+    epochs: Annotated[int, typer.Option(min=1)] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the weights and of the order of the images.")] = 0,
+):
+    """Train a small classifier of a data set's grey images, for `vaezoo score`."""
+    if output.suffix != ".keras":
+        raise ValueError(f"`output` must end in .keras. Received: {output}")
+    _import_tensorflow()
+    from vaezoo import data, files, image_classifier
+
+    splits = data.load(data_name)
+    if splits.train.labels is None:
+        raise ValueError(f"`data` must be a data set with labels. Received: {data_name!r}, which has none")
+    with files.atomic(output) as path:  # first: a folder that can't be written need not wait for the training
+        verbose = 1 if sys.stderr.isatty() else 2  # a bar, or a line per epoch
+        model = image_classifier.train(*splits.train, epochs=epochs, seed=seed, verbose=verbose)
+        model.save(path)
+    wrong = image_classifier.ImageClassifier(model).error_rate(*splits.test)
+    typer.echo(f"{output}: {wrong:.2f} % of {len(splits.test.images)} test images wrong")
 
 
 @app.command()
@@ -431,6 +465,24 @@ def _import_tensorflow():
 def _overrides(texts, data_path=None):
     given = {"data.name": str(data_path.resolve())} if data_path else {}  # a run's folder is read from elsewhere, too
     return {**given, **dict(config.override(text) for text in texts or ())}
+
+
+def _report(figures, output):
+    """Prints a dict of figures, and writes it as JSON to a path that is not None."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from vaezoo import files
+
+    table = Table("figure", Column("value", overflow="fold"), box=None)
+    for key, value in figures.items():
+        value = " ".join(f"{nats:.2f}" for nats in value) if isinstance(value, tuple) else value
+        table.add_row(key, f"{value:.4f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+    if output:
+        with files.atomic(output) as path:
+            figures = {key: None if value != value else value for key, value in figures.items()}  # NaN is not JSON
+            path.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", "utf-8")
 
 
 def _print_labels(labels):

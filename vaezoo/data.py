@@ -377,6 +377,12 @@ def norb_pair(example):
     return tf.cast(tf.round(small), tf.uint8), example["label_category"]
 
 
+def grey(images):
+    """Returns stored images as floats in [0, 1], [N, H, W, C]: a set that is stored as 0 and 1 keeps them."""
+    images = np.asarray(images)
+    return images.astype(np.float32) / (255 if images.dtype == np.uint8 and images.max() > 1 else 1)
+
+
 # Transforms: stored images, seed -> floats in [0, 1], [B, H, W, C]; stored counts, seed -> floats, [B, V].
 
 

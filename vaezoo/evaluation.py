@@ -50,6 +50,7 @@ class Evaluation:
     elbo: float
     elbo_standard_error: float
     reconstruction: float  # E_q log p(x | z)
+    rmse: float  # of decode(encode(x)), over all pixels in [0, 1] (x 255: in grey levels), or over all word counts
     kl: float
     log_likelihood: float  # k-sample estimate of log p(x)
     log_likelihood_standard_error: float
@@ -86,11 +87,13 @@ def evaluate(
     """
     _check(model, images, transform)
     checks.positive_int("batch_size", batch_size)
-    start, parts, kl_per_dimension, codes = time.perf_counter(), [], [], _Variance()
+    start, parts, kl_per_dimension, codes, squares = time.perf_counter(), [], [], _Variance(), 0.0
     for first in range(0, len(images), batch_size):
         x = images[first : first + batch_size]
         parts.append(model.importance_estimate(x, num_samples=num_samples, chunk=chunk, seed=seed + first))
-        codes.add(np.asarray(model.encode(x)))
+        z = model.encode(x)
+        codes.add(np.asarray(z))
+        squares += np.square(np.asarray(model.domain.values(x) - model.decode(z), np.float64)).sum()
         kl_per_dimension.append(model.kl_per_dimension(x))
         if progress:
             progress(min(first + batch_size, len(images)), len(images))
@@ -105,6 +108,7 @@ def evaluate(
         elbo=float(elbo.mean()),
         elbo_standard_error=_standard_error(elbo),
         reconstruction=float(log_lik.mean()),
+        rmse=math.sqrt(squares / (len(images) * num_dims)),
         kl=float(kl.mean()),
         log_likelihood=float(log_likelihood.mean()),
         log_likelihood_standard_error=_standard_error(log_likelihood),

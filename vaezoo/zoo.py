@@ -71,7 +71,7 @@ def build(settings, *, jit_compile=None, steps_per_execution=1):
     model_class = MODELS[checks.one_of("model.name", settings.model.name, MODELS)]
     objective_class = OBJECTIVES[checks.one_of("objective.name", settings.objective.name, OBJECTIVES)]
     optimizer = _optimizer(settings.train.optimizer)
-    with _keras_seed(settings.train.seed):
+    with keras_seed(settings.train.seed):
         model = _call("model.args", model_class, settings.model.args)
     model.compile(
         optimizer,
@@ -84,7 +84,7 @@ def build(settings, *, jit_compile=None, steps_per_execution=1):
 
 
 @contextlib.contextmanager
-def _keras_seed(seed):
+def keras_seed(seed):
     """Lets a seed decide what Keras' initializers draw, and leaves the caller's generators as they were.
 
     Keras takes the initializers' seeds from Python's generator; `keras.utils.set_random_seed` would reset the caller's.
