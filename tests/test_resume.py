@@ -74,7 +74,7 @@ def test_killed_at_20_random_moments_and_resumed_each_time(tmp_path):
     [
         ("iaf_mnist", {"filters": [3, 4], "hidden_units": 6}),
         ("iaf_cifar10", {"num_blocks": 2, "filters": 4, "latent_filters": 3}),
-        ("stein_vae_mnist", {"hidden_units": [8]}),
+        ("stein_vae_mnist", {"latent_dim": 3, "hidden_units": [8]}),
     ],
 )
 def test_flows_averaged_weights_and_particles_go_on_bit_for_bit(tmp_path, entry, settings):

@@ -244,6 +244,11 @@ def test_a_bound_is_refused_where_there_are_labels(images):
         model.fit(images, np.arange(40) % 4, verbose=0)
 
 
+def test_nets_too_narrow_for_a_density_are_refused():
+    with pytest.raises(ValueError, match=r"`hidden_units` must be at least `latent_dim`, 9, .* Received: \(10, 8\)"):
+        SteinVAE(IMAGE_SHAPE, latent_dim=9, hidden_units=(10, 8))
+
+
 def test_one_particle_that_could_not_move_is_refused():
     with pytest.raises(ValueError, match="`num_particles` must be at least 2 without the self term"):
         Stein(1)

@@ -125,7 +125,7 @@ class SteinVAE(LatentVariableModel):
     Args:
         image_shape: tuple of ints (H, W, C).
         latent_dim: int, D, the dimension of z and of the noise xi.
-        hidden_units: widths of the encoder's hidden layers; the decoder has them in reverse.
+        hidden_units: widths of the encoder's hidden layers, of D or more; the decoder has them in reverse.
         activation: Keras activation of the hidden layers; smooth, or the determinant's gradient jumps.
         likelihood: a name in `vaezoo.likelihoods.LIKELIHOODS`.
         weight_particles: int, P, particles of the decoder's weights, over which p(x | z) is averaged.
@@ -148,6 +148,11 @@ class SteinVAE(LatentVariableModel):
     ):
         super().__init__(image_shape, (checks.positive_int("latent_dim", latent_dim),), **kwargs)
         self.hidden_units = checks.positive_ints("hidden_units", hidden_units)
+        if min(self.hidden_units) < latent_dim:
+            raise ValueError(
+                f"`hidden_units` must be at least `latent_dim`, {latent_dim}, or q(z | x) is flat and has no density. "
+                f"Received: {self.hidden_units}"
+            )
         self.activation = keras.activations.get(activation)
         self._likelihood = likelihood
 
