@@ -31,7 +31,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A data set's name and a name in `vaezoo.data.TRANSFORMS`; see `vaezoo.data.load`.
+    """A data set's name, or the path of a .npz file, and a name in `vaezoo.data.TRANSFORMS`; see `vaezoo.data.load`.
 
     With `labels` a semi-supervised model learns from so many of them, drawn by `label_seed`; see
     `vaezoo.data.semi_supervised`.

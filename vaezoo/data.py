@@ -232,7 +232,8 @@ def _newsgroups():
         some = counts.any(axis=1)
         sets.append(ImageSet(counts[some], part.target[some]))
     train, test = sets
-    train, validation = (ImageSet(*cut) for cut in zip(*(np.split(all_, [-HELD_OUT]) for all_ in train), strict=True))
+    columns = [np.split(column, [-HELD_OUT]) for column in train]  # of counts, of labels
+    train, validation = (ImageSet(*part) for part in zip(*columns, strict=True))
     return Splits(train, validation, test, words=tuple(vectorizer.get_feature_names_out()))
 
 
