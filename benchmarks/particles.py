@@ -3,8 +3,7 @@
     python benchmarks/particles.py
 
 The model of `stein_vae_mnist`, 100 binary 28x28 images a step, compiled by XLA. The contestants take turns; printed is
-the median over the rounds of each one's time against that of a Gaussian VAE of the same nets with as many samples as
-the first contestant has particles.
+the median over the rounds of each one's time against that of a Gaussian VAE of the same nets with 5 samples.
 """
 
 import os
@@ -48,7 +47,7 @@ def main():
         for name, step in contestants.items():
             start = time.perf_counter()
             for _ in range(STEPS):
-                step()
+                float(step())
             seconds[name] = (time.perf_counter() - start) / STEPS
         first = next(iter(seconds.values()))
         rounds.append({name: value / first for name, value in seconds.items()})

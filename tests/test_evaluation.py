@@ -150,3 +150,5 @@ def test_posterior_spectrum_sees_oblique_directions():
     widths = evaluation.posterior_spectrum(model, images, num_draws=5000)
     np.testing.assert_allclose(widths, [1.0, 0.5, 0.01], rtol=0.05)
     assert np.linalg.norm(factor, axis=0).min() > 0.1  # no coordinate tells
+    with pytest.raises(ValueError, match="`num_draws` must be more than the 3 latents. Received: 3"):
+        evaluation.posterior_spectrum(model, images, num_draws=3)

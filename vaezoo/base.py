@@ -359,9 +359,9 @@ class LatentVariableModel(keras.Model):
         return self._update_metrics(**measured)
 
     def training_gradients(self, data):
-        """Returns this replica's share of a step's directions, one per trainable variable, and what was measured.
+        """Returns this replica's share of what a step descends, one per trainable variable, and what was measured.
 
-        The directions are scaled as `optimizer.scale_loss` scales a loss, and may be another field than a gradient.
+        They are scaled as `optimizer.scale_loss` scales a loss, and may be another field than a gradient.
         """
         with tf.GradientTape() as tape, batch_statistics():
             loss, measured = self.training_loss(data)
@@ -415,7 +415,8 @@ class LatentVariableModel(keras.Model):
         if terms.kl is not None:
             kl = tf.reduce_mean(tf.reduce_sum(terms.kl, axis=-1), axis=0)
             measured |= {"elbo": elbo(terms), "kl": kl}
-        metrics = {metric.name: metric for metric in self.metrics if metric.name in measured}
+        metrics = {metric.name: metric for metric in self.metrics}
+        metrics = {name: metrics[name] for name in sorted(measured, key=list(metrics).index)}
         for name, metric in metrics.items():
             metric.update_state(measured[name])
         logs = {name: metric.result() for name, metric in metrics.items()}
@@ -433,7 +434,7 @@ class LatentVariableModel(keras.Model):
         which is wrong where their batches differ in size.
         """
         results = self.get_metrics_result()
-        return {name: results[name] for name in logs}
+        return {name: results.get(name, value) for name, value in logs.items()}
 
     def _images_of(self, data):
         x, _, sample_weight = keras.utils.unpack_x_y_sample_weight(data)

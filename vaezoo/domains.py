@@ -63,5 +63,5 @@ COUNTS = Domain(
     check=checks.counts,
     values=to_counts,
     inputs=tf.math.log1p,
-    legal=lambda x: tf.reduce_all((x >= 0.0) & (x == tf.floor(x))),
+    legal=lambda x: tf.reduce_all((x >= 0.0) & tf.math.is_finite(x) & (x == tf.floor(x))),
 )

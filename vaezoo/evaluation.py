@@ -5,9 +5,9 @@ document's N words the same probability, and their number is the multinomial coe
 
     log p(w_1 .. w_N) = log p(x) - log N! + sum_v log x_v!,   perplexity = exp(- sum_n log p(words of n) / sum_n N_n)
 
-over all documents n: that of a word, not the mean over documents of theirs, as NVDM's is (Miao et al., 2016). A Poisson
-model also has to tell the length: p(x | z) = Poisson(N; L) Multinomial(x; N, rates / L), where L is the sum of the
-rates. That cost is in the figure, and is not in the perplexities of models of documents whose length is given.
+over all documents n. It is that of a word; NVDM's is exp of the mean over documents of -log p / N (Miao et al.). A
+Poisson model also has to tell the length: p(x | z) = Poisson(N; L) Multinomial(x; N, rates / L), where L is the sum of
+the rates. That cost is in the figure, and is not in the perplexities of models of documents whose length is given.
 """
 
 import dataclasses
@@ -22,7 +22,6 @@ from vaezoo.annealing import annealed_estimate
 from vaezoo.base import IMPORTANCE_STREAM, noise_seed
 from vaezoo.domains import COUNTS
 from vaezoo.numerics import bits_per_dim
-from vaezoo.posteriors import reparameterize
 
 ACTIVE_VARIANCE = 0.01  # a unit is active if the variance of its posterior mean over the data exceeds it (Burda et al.)
 
@@ -279,13 +278,15 @@ def posterior_spectrum(model, images, *, num_draws=500, seed=0):
         Geometric means over the images of the square roots of the eigenvalues of Cov(z | x), [D].
     """
     model.domain.check("images", images, model.image_shape)
-    checks.positive_int("num_draws", num_draws)
-    q = model.approximate_posterior(model.domain.values(images))
-    noise = model.noise(num_draws, len(images), seed=noise_seed(seed, IMPORTANCE_STREAM))
-    z, _ = reparameterize(q, noise)  # [S, N, D]
-    z = np.asarray(z, np.float64).swapaxes(0, 1)  # [N, S, D]
-    widths = np.linalg.svd(z - z.mean(axis=1, keepdims=True), compute_uv=False) / math.sqrt(num_draws - 1)  # [N, D]
-    return np.exp(np.log(widths).mean(axis=0))
+    if checks.positive_int("num_draws", num_draws) <= model.latent_dim:
+        raise ValueError(f"`num_draws` must be more than the {model.latent_dim} latents. Received: {num_draws}")
+    log_widths = []
+    for index in range(len(images)):
+        q = model.approximate_posterior(model.domain.values(images[index : index + 1]))
+        noise = model.noise(num_draws, 1, seed=noise_seed(seed, IMPORTANCE_STREAM, index))
+        z = np.asarray(q.bijector.forward(noise)[:, 0], np.float64)  # [S, D]
+        log_widths.append(np.log(np.linalg.svd(z - z.mean(axis=0), compute_uv=False) / math.sqrt(num_draws - 1)))
+    return np.exp(np.mean(log_widths, axis=0))
 
 
 def error_rate(model, images, labels):

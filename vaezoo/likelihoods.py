@@ -112,7 +112,7 @@ class Poisson(keras.layers.Layer):
 
     Rates are exponentials, not softplus: a is the Poisson's natural parameter, log p = x a - exp(a) - log x! is concave
     in it, and its gradient x - exp(a) is never lost, where log(softplus(a)) ends as log 0 in float32 from a = -104 on.
-    Most rates are far below 1, where both are the same.
+    Most rates are far below 1, where both are the same. From a = 88 on exp(a) overflows; no count comes near it.
 
     Args:
         feature_dim: int, width F of the decoder features.

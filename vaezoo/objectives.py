@@ -186,13 +186,16 @@ class SemiSupervisedELBO(ELBO):
 class Stein(Objective):
     """Stein variational gradient descent on KL(q || p), chapter 4 of Pu (2018): for a `SteinVAE`.
 
-    It is no function of `Terms`: particles move along a direction that needs log p(x, z) and its gradient only.
+    It is no function of `Terms`: particles move along a direction that needs log p(x, z) and its gradient only. What
+    `fit` logs as `loss` is -log p(x, z) at the particles of images without labels, which has no entropy in it: a
+    collapse lowers it. `val_loss` is the negative ELBO, by the density of the encoder.
 
     Args:
         num_particles: int, M, particles of z per image.
         importance_samples: int, k. 1 is Stein VAE; above, Stein VIWAE on k groups of M particles, which takes the
             density of each, through a Jacobian.
-        self_term: whether a particle's own score is among those that move it, as printed; see `vaezoo.stein`.
+        self_term: whether a particle's own score is among those that move it, as printed; see `vaezoo.stein`. Without
+            it at least 3 particles are needed, and 5 or more are wanted. Particles of weights always have it.
         num_examples: int, N, the images in the data set, which particles of weights need to weigh their prior by.
     """
 
@@ -207,8 +210,11 @@ class Stein(Objective):
         checks.positive_int("importance_samples", self.importance_samples)
         checks.boolean("self_term", self.self_term)
         checks.non_negative_int("num_examples", self.num_examples)
-        if self.num_samples == 1 and not self.self_term:
-            raise ValueError("`num_particles` must be at least 2 without the self term, or none moves. Received: 1")
+        if self.num_samples < 3 and not self.self_term:
+            raise ValueError(
+                "`num_particles` must be at least 3, of all groups, without the self term: two only repel each other. "
+                f"Received: {self.num_samples}"
+            )
 
     @property
     def num_samples(self):

@@ -32,7 +32,7 @@ from vaezoo.replicas import global_batch_size
 
 tfd = tfp.distributions
 
-AVERAGED = 10  # draws of a that `predict_proba` averages q(y | a, x) over, the same ones for every image
+AVERAGED = 10  # draws of what a class depends on that its probabilities are averaged over, the same for every image
 
 
 class Inference(NamedTuple):

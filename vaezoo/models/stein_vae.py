@@ -9,16 +9,17 @@ Stein variational gradient descent" (2017).
     eta  : a step towards f_eta(x, xi_j) = z_j'                                                      (4.13)
     theta: a step along grad_theta mean_j log p(x | z_j, theta); P particles move along their own phi (4.11)
 
-    x [B, H, W, C], xi [S, B, D] -> encoder -> z [S, B, D] -> decoders -> log p(x | z, theta) [P, S, B]
+    x [B, H, W, C], xi [S, B, D] -> encoder -> z [S, B, D] -> P decoders -> log p(x | z, theta), each [S, B]
 
 One step of gradient descent on (4.13) from where the particles are is the field -phi, handed backwards through f_eta;
-epsilon and 1/M are factors of it, which drop out of Adam's steps. M draws are passed through each net once.
+epsilon and 1/M are factors of it, which drop out of steps like Adam's. M draws are passed through each net once.
 
 Stein VIWAE has k groups of M particles, all of which move each other, with the weights of their groups,
 
     w_i = mean_j p(x, z_ij) / q(z_ij | x),  normalised over i                                        (4.42), (4.43)
 
-in phi and in the step of theta.
+in phi. theta climbs along the gradients with the same weights: with M = 1 that is the gradient of the
+importance-weighted bound (Burda et al., 2016); the thesis weighs groups of particles of theta (4.40), not gradients.
 
 The density. q(z | x) = N(xi; 0, I) / |det dz/dxi| at the xi that was drawn. It is that of z only where f_eta(x, .) is
 one to one, which nothing enforces: what the base class measures with it, the ELBO and importance-sampled estimates of
@@ -30,9 +31,10 @@ Classes (section 4.4): p(x, y | z) = p(x | z) softmax(W z + b)_y. The particles 
 
 with N_x values in an image, C classes, and rho the share of labelled images among those of a step.
 
-Departures: the self term of phi is left out unless asked for, for with it the particles collapse (`vaezoo.stein`);
-noise is drawn for each image, not shared by all; there is no dropout; one step of eta per step, K = 1. (4.40) weighs
-groups of particles of weights, too: here they are averaged, in the weights w as well.
+Departures: the self term of phi is left out unless asked for, for with it the particles collapse, and the bandwidth is
+Liu and Wang's (`vaezoo.stein`); noise is drawn for each image, not shared by all; there is no dropout; one step of eta
+per step, K = 1. With labels the weights of VIWAE are those of what is climbed. Particles of weights are of the images'
+decoder only, and those of labels a point (4.50); they are averaged in the weights w, too, not grouped.
 """
 
 import math
@@ -50,11 +52,9 @@ from vaezoo.networks import JointMLP, mlp
 from vaezoo.numerics import log_mean_exp, merge_samples, split_samples, tile_samples
 from vaezoo.objectives import Stein, Terms
 from vaezoo.replicas import global_batch_size, replica_sum
-from vaezoo.semi_supervised import LabelledModel, split_data
+from vaezoo.semi_supervised import AVERAGED, LabelledModel, split_data
 
 tfb, tfd = tfp.bijectors, tfp.distributions
-
-AVERAGED = 10  # draws of z that `class_probabilities` averages p(y | z) over, the same ones for every image
 
 
 class ImplicitEncoder(JointMLP):
@@ -68,6 +68,9 @@ class ImplicitEncoder(JointMLP):
 
     def __init__(self, image_dim, latent_dim, hidden_units, activation, **kwargs):
         super().__init__({"x": image_dim, "noise": latent_dim}, hidden_units, activation, **kwargs)
+        apart = [self.activation(tf.constant([value])) for value in (0.5, -1.0)]
+        if np.abs(self.activation(tf.constant([0.5, -1.0])) - tf.concat(apart, axis=0)).max() > 0:
+            raise ValueError(f"`activation` must act on each unit by itself. Received: {activation!r}")
         self.codes = keras.layers.Dense(latent_dim, dtype="float32", name="codes")
         self.codes.build((None, hidden_units[-1]))
 
@@ -79,13 +82,13 @@ class ImplicitEncoder(JointMLP):
         """The sum of both inputs' projections, [..., hidden_units[0]] -> dz/dxi, [..., D of xi, D of z]."""
         kernels = [layer.kernel for layer in (self.projections["noise"], *self.hidden, self.codes)]
         h, jacobian = tf.cast(projected, tf.float32) + self.bias, kernels[0]
-        for kernel, layer in zip(kernels[1:], [*self.hidden, None], strict=True):
+        for kernel, layer in zip(kernels[1:], [*self.hidden, self.codes], strict=True):
             with tf.GradientTape() as tape:
                 tape.watch(h)
                 active = self.activation(h)
             slopes = tape.gradient(active, h)  # [..., units], of each unit by itself
             jacobian = tf.einsum("...du,uv->...dv", jacobian * slopes[..., tf.newaxis, :], kernel)
-            h = active if layer is None else tf.matmul(active, kernel) + layer.bias
+            h = tf.matmul(active, kernel) + layer.bias
         return jacobian
 
 
@@ -126,7 +129,8 @@ class SteinVAE(LatentVariableModel):
         image_shape: tuple of ints (H, W, C).
         latent_dim: int, D, the dimension of z and of the noise xi.
         hidden_units: widths of the encoder's hidden layers, of D or more; the decoder has them in reverse.
-        activation: Keras activation of the hidden layers; smooth, or the determinant's gradient jumps.
+        activation: Keras activation of the hidden layers, which acts on each unit by itself; smooth, and nowhere flat,
+            for a unit with slope 0 may leave q(z | x) without a density.
         likelihood: a name in `vaezoo.likelihoods.LIKELIHOODS`.
         weight_particles: int, P, particles of the decoder's weights, over which p(x | z) is averaged.
 
@@ -217,7 +221,7 @@ class SteinVAE(LatentVariableModel):
         """
         x = self.domain.values(self._images_of(data))
         moves = self.moves(self._training_noise(x), x, lambda z: self.joint(x, z))
-        return moves.fields, {"loss": -tf.reduce_mean(moves.log_density, axis=0), "terms": Terms(moves.log_lik, None)}
+        return moves.fields, {"loss": -tf.reduce_mean(moves.log_density, axis=0), "terms": moves.terms}
 
     def moves(self, noise, x, densities):
         """Draws particles and returns `Moves`.
@@ -227,31 +231,32 @@ class SteinVAE(LatentVariableModel):
             x: images in [0, 1], [B, H, W, C].
             densities: z [S, B, D] -> log p(x | z), and the log-density that z and the decoders climb, [S, B] each.
         """
-        variables = self.trainable_variables
+        variables, weighs = self.trainable_variables, self.objective.importance_samples > 1
+        scale = self.optimizer.scale_loss(tf.ones([]))  # for nets whose gradients pass through half precision
         with tf.GradientTape() as encoder_tape:
             q = self.approximate_posterior(x)
             z = q.bijector.forward(noise)  # [S, B, D]
-        particles = tf.stop_gradient(z)
-        with tf.GradientTape(persistent=True) as tape:
+        particles, kl = tf.stop_gradient(z), None
+        with tf.GradientTape(persistent=weighs) as tape:
             tape.watch(particles)
             log_lik, log_density = densities(particles)
-        if self.objective.importance_samples == 1:
-            weights = tf.fill(tf.shape(log_density), 1.0 / noise.shape[0])
-            scores, *climbs = tape.gradient(log_density, [particles, *variables])  # one pass for both
-            climbs = [None if climb is None else climb / noise.shape[0] for climb in climbs]
-        else:
+        if weighs:
             log_q = q.distribution.log_prob(noise) - q.bijector.forward_log_det_jacobian(noise, event_ndims=1)
+            kl = (log_q - self.prior.log_prob(particles))[..., tf.newaxis]  # [S, B, 1]
             weights = group_weights(log_density - log_q, self.objective.importance_samples)  # [S, B]
-            scores = tape.gradient(log_density, particles)
-            climbs = tape.gradient(log_density, variables, output_gradients=weights)
+            scores = tape.gradient(log_density, particles, scale * tf.ones_like(weights)) / scale
+            climbs = tape.gradient(log_density, variables, scale * weights)
+        else:  # one backward pass for both
+            weights = tf.fill(tf.shape(log_density), 1.0 / noise.shape[0])
+            scores, *climbs = tape.gradient(log_density, [particles, *variables], scale * weights)
+            scores *= noise.shape[0] / scale
         phi = stein.direction(particles, scores, weights, self_term=self.objective.self_term)  # [S, B, D]
-        follows = encoder_tape.gradient(z, variables, output_gradients=phi)
-        batch_size = global_batch_size(x)
-        fields = [
-            tf.zeros_like(variable) if follow is climb is None else (follow if climb is None else climb) / batch_size
-            for variable, follow, climb in zip(variables, follows, climbs, strict=True)
-        ]
-        return Moves(fields, particles, log_lik, log_density)
+        follows = encoder_tape.gradient(z, variables, scale * phi)
+        share, fields = 1.0 / (scale * global_batch_size(x)), []
+        for variable, *parts in zip(variables, follows, climbs, strict=True):
+            parts = [part for part in parts if part is not None]
+            fields.append(share * tf.add_n(parts) if parts else tf.zeros_like(variable))
+        return Moves(fields, particles, Terms(log_lik, kl), log_density)
 
     def _fields_of_weight_particles(self, fields):
         """Returns `fields` with those of the decoders moved by phi in the space of weights, (4.11).
@@ -262,25 +267,21 @@ class SteinVAE(LatentVariableModel):
             raise ValueError(
                 "`num_examples` must be the number of images in the data, for particles of weights. Received: 0"
             )
-        number, fields = len(self.decoders), {id(v): f for v, f in zip(self.trainable_variables, fields, strict=True)}
+        number, num_examples = len(self.decoders), self.objective.num_examples
+        by_id = {id(v): field for v, field in zip(self.trainable_variables, fields, strict=True)}
         groups = [
             [*decoder.trainable_variables, *likelihood.trainable_variables]
             for decoder, likelihood in zip(self.decoders, self.likelihoods, strict=True)
         ]
         theta = tf.stack([flat(group) for group in groups])  # [P, W]
-        climbs = number * tf.stack([flat([fields[id(v)] for v in group]) for group in groups])  # mean over images
-        scores = (
-            self.objective.num_examples * replica_sum(climbs) - theta
-        )  # of p(theta | data), with p(theta) = N(0, I)
-        phi = (
-            stein.direction(theta, scores, tf.fill([number], 1.0 / number), self_term=True)
-            / self.objective.num_examples
-        )
+        climbs = number * tf.stack([flat([by_id[id(v)] for v in group]) for group in groups])  # mean over images
+        scores = num_examples * replica_sum(climbs) - theta  # of p(theta | data), with p(theta) = N(0, I)
+        phi = stein.direction(theta, scores, tf.fill([number], 1.0 / number), self_term=True) / num_examples
         phi /= tf.distribute.get_strategy().num_replicas_in_sync  # each replica has the whole of it
         for group, row in zip(groups, tf.unstack(phi), strict=True):
             parts = tf.split(row, [math.prod(v.shape) for v in group])
-            fields |= {id(v): tf.reshape(part, v.shape) for v, part in zip(group, parts, strict=True)}
-        return [fields[id(v)] for v in self.trainable_variables]
+            by_id |= {id(v): tf.reshape(part, v.shape) for v, part in zip(group, parts, strict=True)}
+        return [by_id[id(v)] for v in self.trainable_variables]
 
     def get_config(self):
         return {
@@ -375,13 +376,13 @@ class Moves(NamedTuple):
     Attributes:
         fields: a tensor per trainable variable, the mean over the images of all replicas; 0 for one that took no part.
         particles: z, [S, B, D].
-        log_lik: log p(x | z), [S, B], nats.
+        terms: `Terms`; with a KL where the density of the particles was needed.
         log_density: what was climbed, [S, B], nats.
     """
 
     fields: list
     particles: tf.Tensor
-    log_lik: tf.Tensor
+    terms: Terms
     log_density: tf.Tensor
 
 
