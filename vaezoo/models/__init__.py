@@ -1,6 +1,7 @@
 """The zoo's systems, one file each."""
 
 from vaezoo.models.adgm import ADGM
+from vaezoo.models.as_vae import ASVAE
 from vaezoo.models.avae import AVAE
 from vaezoo.models.conv_vae import ConvVAE
 from vaezoo.models.m1 import M1
@@ -21,4 +22,5 @@ MODELS = {
     "adgm": ADGM,
     "sdgm": SDGM,
     "avae": AVAE,
+    "as_vae": ASVAE,
 }
