@@ -138,7 +138,7 @@ def test_command_line_values_are_toml_or_strings(text, key, value):
         ({"train.epochs.more": 3}, "`train.epochs` must be a table to set `more` in it. Received: 300"),
         (
             {"model.name": "vea"},
-            "`model.name` must be one of: adgm, avae, conv_vae, m1, m1m2, m2, resnet_vae, sdgm, vae. "
+            "`model.name` must be one of: adgm, as_vae, avae, conv_vae, m1, m1m2, m2, resnet_vae, sdgm, vae. "
             "Received: 'vea'. Did you mean 'vae'?",
         ),
         ({"model.args.latentdim": 3}, "latentdim"),

@@ -220,9 +220,9 @@ class AdversarialObjective(Objective):
 @keras.saving.register_keras_serializable(package="vaezoo")
 @dataclasses.dataclass(frozen=True)
 class SymmetricBound(AdversarialObjective):
-    """The bound of the adversarial symmetric VAE, eqs. (5.12)-(5.16) of Pu (2018): L_x + L_z,
+    """The bound of the adversarial symmetric VAE, L_x + L_z, eqs. (5.12)-(5.14) of Pu (2018).
 
-        L_x = E_q [log p(x | z) - f1(x, z)],    L_z = E_p [log q(z | x) - f2(x, z)].
+        L_x = E_q [log p(x | z) - f1(x, z)],    L_z = E_p [log q(z | x) - f2(x, z)]
 
     Args:
         reconstruction_weight: of L_x; AS-VAE-r has 1 and 0.

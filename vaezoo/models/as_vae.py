@@ -1,5 +1,4 @@
-"""The adversarial symmetric VAE, AS-VAE, its halves AS-VAE-r and AS-VAE-g, and ALI, which it generalises.
-"""
+"""The adversarial symmetric VAE, AS-VAE, its halves AS-VAE-r and AS-VAE-g, and ALI, which it generalises."""
 
 import math
 from typing import NamedTuple
@@ -168,9 +167,9 @@ def contrast(net, real, fake):
 def unpaired(pairs):
     """Returns images and codes of pairs, [B, ...], so that no image has its own code: a draw of the marginals' product.
 
-    A replica takes the codes of its own part of the batch.
+    They are there for the discriminator, and pass no gradient on. A replica takes the codes of its own share.
     """
-    return pairs.x, tf.roll(pairs.z, 1, axis=0)
+    return tf.stop_gradient(pairs.x), tf.stop_gradient(tf.roll(pairs.z, 1, axis=0))
 
 
 class JointDiscriminators(keras.layers.Layer):
@@ -185,8 +184,8 @@ class JointDiscriminators(keras.layers.Layer):
         self.second = JointNet(*sizes, dtype=self.dtype_policy, name="second")
         self.built = True
 
-    def log_ratios(self, inferred, generated, infer):
-        del infer
+    def log_ratios(self, inferred, generated, infer_generated):
+        del infer_generated
         f1, _, loss1 = contrast(self.first, (inferred.x, inferred.z), unpaired(generated))
         f2, _, loss2 = contrast(self.second, (generated.x, generated.z), unpaired(inferred))
         return LogRatios(f1, f2, loss1 + loss2)
@@ -204,12 +203,13 @@ class KnownDensities(keras.layers.Layer):
         self.codes = CodeNet(latent_dim, hidden_units, dtype=dtype, name="codes")
         self.built = True
 
-    def log_ratios(self, inferred, generated, infer):
+    def log_ratios(self, inferred, generated, infer_generated):
         r_generated, r_inferred, images_loss = contrast(self.images, (generated.x,), (inferred.x,))
-        s_generated, _, codes_loss = contrast(self.codes, (generated.z,), (inferred.z,))
-        again = infer(generated.x)
+        s_generated, _, codes_loss = contrast(self.codes, (generated.z,), (tf.stop_gradient(inferred.z),))
+        again = infer_generated()
         log_evidence = again.log_lik + again.log_prior - again.log_q
-        f1 = inferred.log_q - inferred.log_prior - r_inferred
+        # Data have no gradient, but for batch normalisation, which ties their scores to those of the others.
+        f1 = inferred.log_q - inferred.log_prior - tf.stop_gradient(r_inferred)
         f2 = generated.log_lik - log_evidence + r_generated + s_generated
         return LogRatios(f1, f2, images_loss + codes_loss)
 
@@ -224,8 +224,8 @@ class ALIDiscriminator(keras.layers.Layer):
         self.net = JointNet(image_shape, latent_dim, filters, hidden_units, dtype=self.dtype_policy, name="net")
         self.built = True
 
-    def log_ratios(self, inferred, generated, infer):
-        del infer
+    def log_ratios(self, inferred, generated, infer_generated):
+        del infer_generated
         return LogRatios(*contrast(self.net, (inferred.x, inferred.z), (generated.x, generated.z)))
 
 
@@ -302,17 +302,18 @@ class ASVAE(LatentVariableModel):
 
     # The game.
 
-    def inferred_pairs(self, x, noise):
-        """Images [B, H, W, C] and noise [B, D] -> `Pairs` with z ~ q(z | x)."""
-        z, log_q = reparameterize(self.approximate_posterior(x), noise[tf.newaxis])  # [1, B, D], [1, B]
+    def inferred_pairs(self, x, q, noise):
+        """Images [B, H, W, C], q(z | x) and noise [B, D] -> `Pairs` with z ~ q(z | x)."""
+        z, log_q = reparameterize(q, noise[tf.newaxis])  # [1, B, D], [1, B]
         z, log_q = z[0], log_q[0]
         return Pairs(x, z, self.image_distribution(z).log_prob(x), log_q, self.prior.log_prob(z))
 
     def generated_pairs(self, z, noise):
-        """Codes [B, D] and noise [B, H, W, C] -> `Pairs` with x ~ p(x | z)."""
+        """Codes [B, D] and noise [B, H, W, C] -> `Pairs` with x ~ p(x | z), and q(z | x)."""
         p = self.image_distribution(z)
         x = p.mean() + p.stddev() * noise
-        return Pairs(x, z, p.log_prob(x), self.approximate_posterior(x).log_prob(z), self.prior.log_prob(z))
+        q = self.approximate_posterior(x)
+        return Pairs(x, z, p.log_prob(x), q.log_prob(z), self.prior.log_prob(z)), q
 
     def game_noise(self, batch_size, *, seed):
         """Returns the noise of a step's game, [B, 3D + 2HWC]; see `game`."""
@@ -333,16 +334,17 @@ class ASVAE(LatentVariableModel):
         noise_z, prior_z, noise_again, noise_data, noise_x = parts
         noise_data, noise_x = (tf.reshape(part, tf.shape(x)) for part in (noise_data, noise_x))
 
-        def infer(images):
+        def infer_generated():
             with batch_statistics(update=False):
-                return self.inferred_pairs(images, noise_again)
+                return self.inferred_pairs(generated.x, q, noise_again)
 
+        x = x + self.noise_stddev * noise_data
         with batch_statistics(update=self.objective.reconstruction_weight > 0):
-            inferred = self.inferred_pairs(x + self.noise_stddev * noise_data, noise_z)
+            inferred = self.inferred_pairs(x, self.approximate_posterior(x), noise_z)
         with batch_statistics(update=self.objective.generation_weight > 0):
-            generated = self.generated_pairs(prior_z, noise_x)
+            generated, q = self.generated_pairs(prior_z, noise_x)
         with batch_statistics():
-            ratios = self.discriminators.log_ratios(inferred, generated, infer)
+            ratios = self.discriminators.log_ratios(inferred, generated, infer_generated)
         contest = Contest(inferred.log_lik, generated.log_q, ratios.of_inferred, ratios.of_generated)
         kl = inferred.log_q - inferred.log_prior  # [B]
         return contest, Terms(inferred.log_lik[tf.newaxis], kl[tf.newaxis, :, tf.newaxis]), ratios.loss
