@@ -9,7 +9,7 @@ import tensorflow_probability as tfp
 
 from vaezoo import checks, posteriors
 from vaezoo.base import TRAIN_STREAM, LatentVariableModel, noise_seed, standard_normal, to_unit_interval
-from vaezoo.layers import BatchNormalization, batch_statistics
+from vaezoo.layers import BatchNormalization, batch_statistics, held_statistics
 from vaezoo.metrics import ExampleMean
 from vaezoo.networks import mlp
 from vaezoo.objectives import ALI, AdversarialObjective, Contest, SymmetricBound, Terms
@@ -176,6 +176,7 @@ class JointDiscriminators(keras.layers.Layer):
     """The published ones: f1 and f2 are free functions of x and z, trained on (5.3) and (5.4)."""
 
     objective = SymmetricBound
+    shown_to_encoder = staticmethod(tf.identity)
 
     def __init__(self, image_shape, latent_dim, filters, hidden_units, **kwargs):
         super().__init__(**kwargs)
@@ -184,8 +185,7 @@ class JointDiscriminators(keras.layers.Layer):
         self.second = JointNet(*sizes, dtype=self.dtype_policy, name="second")
         self.built = True
 
-    def log_ratios(self, inferred, generated, infer_generated):
-        del infer_generated
+    def log_ratios(self, inferred, generated):
         f1, _, loss1 = contrast(self.first, (inferred.x, inferred.z), unpaired(generated))
         f2, _, loss2 = contrast(self.second, (generated.x, generated.z), unpaired(inferred))
         return LogRatios(f1, f2, loss1 + loss2)
@@ -203,14 +203,14 @@ class KnownDensities(keras.layers.Layer):
         self.codes = CodeNet(latent_dim, hidden_units, dtype=dtype, name="codes")
         self.built = True
 
-    def log_ratios(self, inferred, generated, infer_generated):
+    shown_to_encoder = staticmethod(tf.stop_gradient)
+
+    def log_ratios(self, inferred, generated):
         r_generated, r_inferred, images_loss = contrast(self.images, (generated.x,), (inferred.x,))
         s_generated, _, codes_loss = contrast(self.codes, (generated.z,), (tf.stop_gradient(inferred.z),))
-        again = infer_generated()
-        log_evidence = again.log_lik + again.log_prior - again.log_q
         # Data have no gradient, but for batch normalisation, which ties their scores to those of the others.
         f1 = inferred.log_q - inferred.log_prior - tf.stop_gradient(r_inferred)
-        f2 = generated.log_lik - log_evidence + r_generated + s_generated
+        f2 = tf.stop_gradient(generated.log_q) - generated.log_prior + r_generated + s_generated
         return LogRatios(f1, f2, images_loss + codes_loss)
 
 
@@ -218,14 +218,14 @@ class ALIDiscriminator(keras.layers.Layer):
     """ALI's: one free function of x and z, trained on (5.1)."""
 
     objective = ALI
+    shown_to_encoder = staticmethod(tf.identity)
 
     def __init__(self, image_shape, latent_dim, filters, hidden_units, **kwargs):
         super().__init__(**kwargs)
         self.net = JointNet(image_shape, latent_dim, filters, hidden_units, dtype=self.dtype_policy, name="net")
         self.built = True
 
-    def log_ratios(self, inferred, generated, infer_generated):
-        del infer_generated
+    def log_ratios(self, inferred, generated):
         return LogRatios(*contrast(self.net, (inferred.x, inferred.z), (generated.x, generated.z)))
 
 
@@ -302,25 +302,28 @@ class ASVAE(LatentVariableModel):
 
     # The game.
 
-    def inferred_pairs(self, x, q, noise):
-        """Images [B, H, W, C], q(z | x) and noise [B, D] -> `Pairs` with z ~ q(z | x)."""
-        z, log_q = reparameterize(q, noise[tf.newaxis])  # [1, B, D], [1, B]
+    def inferred_pairs(self, x, noise):
+        """Images [B, H, W, C] and noise [B, D] -> `Pairs` with z ~ q(z | x)."""
+        z, log_q = reparameterize(self.approximate_posterior(x), noise[tf.newaxis])  # [1, B, D], [1, B]
         z, log_q = z[0], log_q[0]
         return Pairs(x, z, self.image_distribution(z).log_prob(x), log_q, self.prior.log_prob(z))
 
     def generated_pairs(self, z, noise):
-        """Codes [B, D] and noise [B, H, W, C] -> `Pairs` with x ~ p(x | z), and q(z | x)."""
+        """Codes [B, D] and noise [B, H, W, C] -> `Pairs` with x ~ p(x | z)."""
         p = self.image_distribution(z)
         x = p.mean() + p.stddev() * noise
-        q = self.approximate_posterior(x)
-        return Pairs(x, z, p.log_prob(x), q.log_prob(z), self.prior.log_prob(z)), q
+        q = self.approximate_posterior(self.discriminators.shown_to_encoder(x))
+        return Pairs(x, z, p.log_prob(x), q.log_prob(z), self.prior.log_prob(z))
 
     def game_noise(self, batch_size, *, seed):
-        """Returns the noise of a step's game, [B, 3D + 2HWC]; see `game`."""
-        return standard_normal([batch_size, 3 * self.latent_dim + 2 * math.prod(self.image_shape)], seed)
+        """Returns the noise of a step's game, [B, 2D + 2HWC]; see `game`."""
+        return standard_normal([batch_size, 2 * self.latent_dim + 2 * math.prod(self.image_shape)], seed)
 
     def game(self, x, noise):
-        """Draws pairs and asks the discriminators; batch normalisation takes the batches' own statistics.
+        """Draws pairs and asks the discriminators.
+
+        Batch normalisation takes the statistics of the pairs that the objective weighs, and if it weighs both, of the
+        inferred ones; it treats the others alike.
 
         Args:
             x: images in [0, 1], [B, H, W, C].
@@ -330,21 +333,21 @@ class ASVAE(LatentVariableModel):
             `Contest`, the `Terms` of the inferred pairs, and the discriminators' loss, [B].
         """
         pixels = math.prod(self.image_shape)
-        parts = tf.split(noise, [self.latent_dim] * 3 + [pixels] * 2, axis=-1)
-        noise_z, prior_z, noise_again, noise_data, noise_x = parts
-        noise_data, noise_x = (tf.reshape(part, tf.shape(x)) for part in (noise_data, noise_x))
-
-        def infer_generated():
-            with batch_statistics(update=False):
-                return self.inferred_pairs(generated.x, q, noise_again)
-
-        x = x + self.noise_stddev * noise_data
-        with batch_statistics(update=self.objective.reconstruction_weight > 0):
-            inferred = self.inferred_pairs(x, self.approximate_posterior(x), noise_z)
-        with batch_statistics(update=self.objective.generation_weight > 0):
-            generated, q = self.generated_pairs(prior_z, noise_x)
+        noise_z, z, *of_images = tf.split(noise, [self.latent_dim] * 2 + [pixels] * 2, axis=-1)
+        noise_data, noise_x = (tf.reshape(part, tf.shape(x)) for part in of_images)
+        x += self.noise_stddev * noise_data
+        if self.objective.reconstruction_weight:
+            with batch_statistics() as taken:
+                inferred = self.inferred_pairs(x, noise_z)
+            with held_statistics(taken):
+                generated = self.generated_pairs(z, noise_x)
+        else:
+            with batch_statistics() as taken:
+                generated = self.generated_pairs(z, noise_x)
+            with held_statistics(taken):
+                inferred = self.inferred_pairs(x, noise_z)
         with batch_statistics():
-            ratios = self.discriminators.log_ratios(inferred, generated, infer_generated)
+            ratios = self.discriminators.log_ratios(inferred, generated)
         contest = Contest(inferred.log_lik, generated.log_q, ratios.of_inferred, ratios.of_generated)
         kl = inferred.log_q - inferred.log_prior  # [B]
         return contest, Terms(inferred.log_lik[tf.newaxis], kl[tf.newaxis, :, tf.newaxis]), ratios.loss
