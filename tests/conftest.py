@@ -127,6 +127,17 @@ TINY = {
         "batch_normalization": True,
         "likelihood": "bounded_mean_gaussian",
     },
+    "as_vae": {
+        "image_shape": IMAGE_SHAPE,
+        "latent_dim": 3,
+        "filters": (4, 5),
+        "convs_per_stage": 2,
+        "hidden_units": 8,
+        "posterior": "coupling",
+        "posterior_args": {"num_steps": 2, "hidden_units": (6,)},
+        "noise_stddev": 0.05,
+        "discriminator": "joint",
+    },
 }
 
 

@@ -139,7 +139,7 @@ def test_command_line_values_are_toml_or_strings(text, key, value):
         ({"train.epochs.more": 3}, "`train.epochs` must be a table to set `more` in it. Received: 300"),
         (
             {"model.name": "vea"},
-            "`model.name` must be one of: adgm, avae, conv_vae, m1, m1m2, m2, resnet_vae, sdgm, "
+            "`model.name` must be one of: adgm, as_vae, avae, conv_vae, m1, m1m2, m2, resnet_vae, sdgm, "
             "semi_supervised_stein_vae, stein_vae, vae. "
             "Received: 'vea'. Did you mean 'vae'?",
         ),

@@ -60,6 +60,15 @@ def test_two_replicas_learn_from_labels_as_one_does(replicas, system):
         np.testing.assert_allclose(two["history"][name], one["history"][name], rtol=1e-4, atol=1e-4, err_msg=name)
 
 
+def test_two_replicas_play_the_game_of_one(replicas):
+    one, two = (replicas["game"][number] for number in ("one", "two"))
+    np.testing.assert_allclose(two["weights"], one["weights"], rtol=0, atol=1e-6)  # of both players, and averages
+    assert np.max(np.abs(one["moves"])) > 1e-3
+    assert one["history"].keys() == two["history"].keys() >= {"discriminator_loss"}
+    for name in one["history"]:
+        np.testing.assert_allclose(two["history"][name], one["history"][name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
 @pytest.mark.parametrize("system", ["conv_vae", "resnet_vae"])
 def test_two_replicas_set_layers_from_data_and_average_weights_as_one_does(replicas, system):
     one, two = (replicas["flows_and_averages"][f"{system} {number}"] for number in ("one", "two"))

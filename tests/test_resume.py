@@ -75,9 +75,10 @@ def test_killed_at_20_random_moments_and_resumed_each_time(tmp_path):
         ("iaf_mnist", {"filters": [3, 4], "hidden_units": 6}),
         ("iaf_cifar10", {"num_blocks": 2, "filters": 4, "latent_filters": 3}),
         ("stein_vae_mnist", {"latent_dim": 3, "hidden_units": [8]}),
+        ("as_vae_mnist", {"filters": [3, 4], "hidden_units": 6, "latent_dim": 3}),
     ],
 )
-def test_flows_averaged_weights_and_particles_go_on_bit_for_bit(tmp_path, entry, settings):
+def test_flows_games_particles_and_averaged_weights_go_on_bit_for_bit(tmp_path, entry, settings):
     """Layers are set from data once, before the first step and never again; the averages of the weights come back."""
     overrides = {f"model.args.{key}": value for key, value in {**settings, "image_shape": [8, 8, 1]}.items()}
     overrides |= {"data.name": "digits", "train.batch_size": 300}

@@ -331,7 +331,7 @@ class LatentVariableModel(keras.Model):
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
         )
-        self.optimizer.build(self.trainable_variables)  # now, or the first step would be traced twice
+        self.optimizer.build(self.bound_variables)  # now, or the first step would be traced twice
         self.objective = self.default_objective() if objective is None else objective
         self.seed = int(seed)
         self.weight_sums_function = None
@@ -352,21 +352,31 @@ class LatentVariableModel(keras.Model):
             config[key] = keras.saving.deserialize_keras_object(config[key])
         self.compile(**config)
 
+    @property
+    def bound_variables(self):
+        """The variables that `terms` depend on and `optimizer` moves: all trainable ones, but for an adversary's."""
+        return self.trainable_variables
+
+    @property
+    def optimizers(self):
+        """All optimizers, whose states a run needs to go on exactly: an adversary has one of its own."""
+        return [self.optimizer]
+
     def train_step(self, data):
         """Takes one step on the objective; `data` is x or (x, y), of which y is ignored."""
         gradients, measured = self.training_gradients(data)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        self.optimizer.apply_gradients(zip(gradients, self.bound_variables, strict=True))
         return self._update_metrics(**measured)
 
     def training_gradients(self, data):
-        """Returns this replica's share of what a step descends, one per trainable variable, and what was measured.
+        """Returns this replica's share of what a step descends, one per bound variable, and what was measured.
 
         They are scaled as `optimizer.scale_loss` scales a loss, and may be another field than a gradient.
         """
         with tf.GradientTape() as tape, batch_statistics():
             loss, measured = self.training_loss(data)
             scaled_loss = self.optimizer.scale_loss(loss)
-        return tape.gradient(scaled_loss, self.trainable_variables), measured
+        return tape.gradient(scaled_loss, self.bound_variables), measured
 
     def training_loss(self, data):
         """Returns this replica's share of the loss, and what `_update_metrics` is to be given.

@@ -21,12 +21,12 @@ def averaged_weights(model):
     if not optimizer.use_ema:
         yield
         return
-    raw = [np.asarray(variable) for variable in model.trainable_variables]
-    optimizer.finalize_variable_values(model.trainable_variables)
+    raw = [np.asarray(variable) for variable in model.bound_variables]
+    optimizer.finalize_variable_values(model.bound_variables)
     try:
         yield
     finally:
-        for variable, value in zip(model.trainable_variables, raw, strict=True):
+        for variable, value in zip(model.bound_variables, raw, strict=True):
             variable.assign(value)
 
 
@@ -120,7 +120,7 @@ class TrainingState(keras.callbacks.Callback):
 
 
 def _variables(model):
-    return [*model.weights, *model.optimizer.variables]
+    return [*model.weights, *(variable for optimizer in model.optimizers for variable in optimizer.variables)]
 
 
 class StopOnNaN(keras.callbacks.Callback):

@@ -34,7 +34,8 @@ MOMENTUM = 0.99  # of batch normalisation's moving averages
 EPSILON = 1e-4  # added to a variance: a pixel that never changes is not to be divided by 0
 
 _initializing = contextvars.ContextVar("initializing", default=False)
-_batch_statistics = contextvars.ContextVar("batch_statistics", default=None)  # else: whether averages are updated
+_batch_statistics = contextvars.ContextVar("batch_statistics", default=None)  # else: whether averages are updated, dict
+_held_statistics = contextvars.ContextVar("held_statistics", default=None)  # else: that dict
 
 
 @contextlib.contextmanager
@@ -52,13 +53,28 @@ def batch_statistics(*, update=True):
     """Makes `BatchNormalization` take the batch's statistics, and fold them into its averages if `update`.
 
     A step that passes two kinds of batches takes each with its own statistics, and updates the averages by one of them:
-    a second update would leave them between the two.
+    a second update would leave them between the two. Or the second kind takes those of the first, which are yielded, by
+    `held_statistics`.
     """
-    token = _batch_statistics.set(update)
+    taken = {}
+    token = _batch_statistics.set((update, taken))
+    try:
+        yield taken
+    finally:
+        _batch_statistics.reset(token)
+
+
+@contextlib.contextmanager
+def held_statistics(taken):
+    """Makes `BatchNormalization` take what `batch_statistics` yielded, as constants.
+
+    So two kinds of batches go through one function, where statistics of their own would hide how they differ.
+    """
+    token = _held_statistics.set(taken)
     try:
         yield
     finally:
-        _batch_statistics.reset(token)
+        _held_statistics.reset(token)
 
 
 class WeightNormalized(keras.layers.Layer):
@@ -259,15 +275,19 @@ class BatchNormalization(keras.layers.Layer):
     def call(self, x):
         """Inputs [..., units] -> the same shape and dtype."""
         dtype, x = x.dtype, tf.cast(x, tf.float32)
-        update = _batch_statistics.get()
-        if update is None:
+        update, taken = _batch_statistics.get() or (False, None)
+        held = _held_statistics.get()
+        if held is not None:
+            mean, variance = held[self]
+        elif taken is None:
             mean, variance = tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance)
         else:
             rows = tf.reshape(x, [-1, x.shape[-1]])
             count = global_batch_size(rows)
             mean = replica_sum(tf.reduce_sum(rows, axis=0)) / count
             variance = replica_sum(tf.reduce_sum(tf.square(rows - mean), axis=0)) / count
-        if update:
+            taken[self] = tf.stop_gradient(mean), tf.stop_gradient(variance)
+        if update and held is None:
             for average, value in ((self.mean, mean), (self.variance, variance)):
                 average.assign(MOMENTUM * average + (1.0 - MOMENTUM) * tf.stop_gradient(value))
         scale = self.gain * tf.math.rsqrt(variance + EPSILON)

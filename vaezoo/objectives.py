@@ -234,6 +234,83 @@ def alpha(num_labelled, num_unlabelled, scale=0.1):
     return scale * (checks.positive_int("num_labelled", num_labelled) + num_unlabelled) / num_labelled
 
 
+class Contest(NamedTuple):
+    """Everything that an adversarial objective may look at, [B] each, in nats.
+
+    A pair (x, z) is inferred, x ~ q(x) and z ~ q(z | x), or generated, z ~ p(z) and x ~ p(x | z).
+
+    Attributes:
+        log_lik: log p(x | z) at inferred pairs.
+        log_q: log q(z | x) at generated pairs.
+        ratio_of_inferred: the discriminators' log-ratio at inferred pairs, for AS-VAE f1.
+        ratio_of_generated: that at generated pairs, for AS-VAE f2.
+    """
+
+    log_lik: tf.Tensor
+    log_q: tf.Tensor
+    ratio_of_inferred: tf.Tensor
+    ratio_of_generated: tf.Tensor
+
+
+class AdversarialObjective(Objective):
+    """What a model with discriminators plays for, `(contest, step) -> [B]`; its pairs take one sample each.
+
+    Attributes:
+        reconstruction_weight, generation_weight: how much inferred and generated pairs count.
+    """
+
+    num_samples, analytic_kl = 1, False
+
+
+@keras.saving.register_keras_serializable(package="vaezoo")
+@dataclasses.dataclass(frozen=True)
+class SymmetricBound(AdversarialObjective):
+    """The bound of the adversarial symmetric VAE, L_x + L_z, eqs. (5.12)-(5.14) of Pu (2018).
+
+        L_x = E_q [log p(x | z) - f1(x, z)],    L_z = E_p [log q(z | x) - f2(x, z)]
+
+    Args:
+        reconstruction_weight: of L_x; AS-VAE-r has 1 and 0.
+        generation_weight: of L_z; AS-VAE-g has 0 and 1.
+    """
+
+    reconstruction_weight: float = 1.0
+    generation_weight: float = 1.0
+
+    def __post_init__(self):
+        checks.non_negative("reconstruction_weight", self.reconstruction_weight)
+        checks.non_negative("generation_weight", self.generation_weight)
+        if not (self.reconstruction_weight or self.generation_weight):
+            raise ValueError("`reconstruction_weight` and `generation_weight` must not both be 0. Received: 0 and 0")
+
+    def __call__(self, contest, step):
+        """Returns the objective, [B]; what has no weight is left out, for it may overflow unheeded."""
+        del step
+        halves = [
+            (self.reconstruction_weight, contest.log_lik - contest.ratio_of_inferred),
+            (self.generation_weight, contest.log_q - contest.ratio_of_generated),
+        ]
+        return tf.add_n([weight * half for weight, half in halves if weight])
+
+
+@keras.saving.register_keras_serializable(package="vaezoo")
+@dataclasses.dataclass(frozen=True)
+class ALI(AdversarialObjective):
+    """Adversarially learned inference, eq. (5.1) of Pu (2018), for encoder and decoder.
+
+    With one discriminator f -> log q(x, z) - log p(x, z) they would minimise E_q log s(f) + E_p log(1 - s(f)), s the
+    logistic function. As V. Dumoulin et al. (2017) do, they maximise E_q log(1 - s(f)) + E_p log s(f) instead, which
+    has the same equilibrium and a gradient where the discriminator is sure.
+    """
+
+    reconstruction_weight = generation_weight = 1.0
+
+    def __call__(self, contest, step):
+        """Returns the objective, [B]."""
+        del step
+        return -tf.nn.softplus(contest.ratio_of_inferred) - tf.nn.softplus(-contest.ratio_of_generated)
+
+
 # The names that a config's [objective] may use.
 OBJECTIVES = {
     "elbo": ELBO,
@@ -241,4 +318,6 @@ OBJECTIVES = {
     "free_bits": FreeBits,
     "semi_supervised_elbo": SemiSupervisedELBO,
     "stein": Stein,
+    "as_vae": SymmetricBound,
+    "ali": ALI,
 }

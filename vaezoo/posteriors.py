@@ -29,7 +29,8 @@ def reparameterize(q, noise):
     """
     z = q.bijector.forward(noise)  # [S, B, D]
     log_det = q.bijector.forward_log_det_jacobian(noise, event_ndims=1)  # [S, B] or broadcastable
-    log_noise = tf.reduce_sum(tfd.Normal(0.0, 1.0).log_prob(noise), axis=-1)  # [S, B]
+    standard_normal = tfd.Normal(tf.zeros([], z.dtype), tf.ones([], z.dtype))
+    log_noise = tf.reduce_sum(standard_normal.log_prob(noise), axis=-1)  # [S, B]
     return z, log_noise - log_det
 
 

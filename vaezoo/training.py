@@ -110,7 +110,7 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
             callbacks=[*own, *callbacks],
             verbose=verbose,
         )
-    model.optimizer.finalize_variable_values(model.trainable_variables)  # the averages, if there are any
+    model.optimizer.finalize_variable_values(model.bound_variables)  # the averages, if there are any
     return model
 
 

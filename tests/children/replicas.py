@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from vaezoo import base, callbacks, training
 from vaezoo.models.adgm import ADGM
+from vaezoo.models.as_vae import ASVAE
 from vaezoo.models.conv_vae import ConvVAE
 from vaezoo.models.resnet_vae import ResNetVAE
 from vaezoo.models.stein_vae import SemiSupervisedSteinVAE
@@ -30,7 +31,10 @@ class HandedIn:
 
     def noise(self, num_samples, batch_size, *, seed):
         shape = super().noise(1, 1, seed=[0, 0]).shape[2:]
-        table = np.random.default_rng(1).standard_normal((num_samples, 8, *shape)).astype("float32")
+        return self._from_table((num_samples, 8, *shape), batch_size)
+
+    def _from_table(self, shape, batch_size):
+        table = np.random.default_rng(1).standard_normal(shape).astype("float32")
         first, context = 0, tf.distribute.get_replica_context()
         if context is not None and context.num_replicas_in_sync > 1:  # there is none where layers are set from data
             replica = context.replica_id_in_sync_group
@@ -59,6 +63,13 @@ class HandedInADGM(HandedIn, ADGM):
 
 class HandedInSteinVAE(HandedIn, SemiSupervisedSteinVAE):
     """The Stein VAE with classes."""
+
+
+class HandedInASVAE(HandedIn, ASVAE):
+    """The adversarial symmetric VAE."""
+
+    def game_noise(self, batch_size, *, seed):
+        return self._from_table((1, 8, super().game_noise(1, seed=[0, 0]).shape[1]), batch_size)[0]
 
 
 class RecordingVAE(VAE):
@@ -184,6 +195,24 @@ def stein(strategy):
     return results
 
 
+def game(strategy):
+    """Plays the game of two optimizers, with batch normalisation, on one device and on two replicas."""
+    results = {}
+    for replicas, scope in {"one": None, "two": strategy}.items():
+        keras.utils.set_random_seed(0)
+        with (scope or tf.distribute.get_strategy()).scope():
+            model = HandedInASVAE(IMAGE_SHAPE, latent_dim=3, filters=(3, 4), hidden_units=6)
+            model.compile(keras.optimizers.SGD(1e-4))
+        before = flat(model)
+        history = model.fit(images(NUMBER), batch_size=BATCH_SIZE, epochs=2, shuffle=False, verbose=0).history
+        results[replicas] = {
+            "weights": flat(model),
+            "history": history,
+            "moves": np.subtract(flat(model), before).tolist(),
+        }
+    return results
+
+
 def own_noise(strategy):
     """Returns what the two replicas drew in two steps of training and in one of testing, [3, 2, S * B * D]."""
     model = make(RecordingVAE, ELBO(), strategy)
@@ -236,6 +265,7 @@ def main(folder):
         "flows_and_averages": flows_and_averages(strategy),
         "semi_supervised": semi_supervised(strategy),
         "stein": stein(strategy),
+        "game": game(strategy),
         "own_noise": own_noise(strategy),
         "broken_replica": broken_replica(strategy),
         "zoo_entry": zoo_entry(folder),

@@ -1,6 +1,7 @@
 """The zoo's systems, one file each."""
 
 from vaezoo.models.adgm import ADGM
+from vaezoo.models.as_vae import ASVAE
 from vaezoo.models.avae import AVAE
 from vaezoo.models.conv_vae import ConvVAE
 from vaezoo.models.m1 import M1
@@ -24,4 +25,5 @@ MODELS = {
     "avae": AVAE,
     "stein_vae": SteinVAE,
     "semi_supervised_stein_vae": SemiSupervisedSteinVAE,
+    "as_vae": ASVAE,
 }

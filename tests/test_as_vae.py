@@ -1,0 +1,412 @@
+"""AS-VAE: a linear-Gaussian pair in closed form, the game's players, and what is refused."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+from scipy.special import log_expit
+from scipy.stats import multivariate_normal
+
+from vaezoo.layers import batch_statistics
+from vaezoo.models.as_vae import ASVAE, KnownDensities, LogRatios, Pairs, contrast, unpaired
+from vaezoo.objectives import ALI, ELBO, Contest, SymmetricBound, elbo
+
+tfd = tfp.distributions
+
+# The pair: q(x) = N(m, S), q(z | x) = N(V x + c, diag(s^2)) and p(z) = N(0, I), p(x | z) = N(W z + b, diag(t^2)).
+
+PIXELS, LATENTS = 3, 2
+SHAPE = (PIXELS, 1, 1)
+RNG = np.random.default_rng(0)
+DATA_MEAN, DATA_FACTOR = RNG.normal(0.0, 0.5, PIXELS), np.tril(RNG.normal(0.0, 0.3, (PIXELS, PIXELS))) + np.eye(PIXELS)
+SIZES = {
+    "W": (PIXELS, LATENTS),
+    "b": (PIXELS,),
+    "t": (PIXELS,),
+    "V": (LATENTS, PIXELS),
+    "c": (LATENTS,),
+    "s": (LATENTS,),
+}
+PARAMETERS = RNG.normal(0.0, 0.3, sum(map(np.prod, SIZES.values())))
+
+
+def named(parameters):
+    """A flat vector -> the arrays of the pair; t and s are exponentials."""
+    parts = np.split(parameters, np.cumsum([np.prod(size) for size in SIZES.values()])[:-1])
+    arrays = {name: part.reshape(size) for (name, size), part in zip(SIZES.items(), parts, strict=True)}
+    return {**arrays, "t": np.exp(arrays["t"]), "s": np.exp(arrays["s"])}
+
+
+def joint(mean, covariance, matrix, offset, scales):
+    """N(mean, covariance) of u, and v = matrix u + offset + scales * noise: mean and covariance of (u, v)."""
+    of_v = matrix @ covariance @ matrix.T + np.diag(scales**2)
+    cross = covariance @ matrix.T
+    return np.append(mean, matrix @ mean + offset), np.block([[covariance, cross], [cross.T, of_v]])
+
+
+def marginal(gaussian, part):
+    return gaussian[0][part], gaussian[1][part, part]
+
+
+X, Z = slice(PIXELS), slice(PIXELS, None)
+
+
+def pair(parameters):
+    """The joints q(x, z) and p(x, z), each as the mean and the covariance of (x, z)."""
+    of = named(parameters)
+    q = joint(DATA_MEAN, DATA_FACTOR @ DATA_FACTOR.T, of["V"], of["c"], of["s"])
+    mean, covariance = joint(np.zeros(LATENTS), np.eye(LATENTS), of["W"], of["b"], of["t"])
+    order = np.r_[LATENTS : LATENTS + PIXELS, :LATENTS]
+    return q, (mean[order], covariance[np.ix_(order, order)])
+
+
+def kl(one, other):
+    """KL(N(m1, S1) || N(m2, S2))."""
+    return cross_entropy(one, other) - cross_entropy(one, one)
+
+
+def cross_entropy(one, other):
+    """-E_N(m1, S1) log N(.; m2, S2)."""
+    precision, gap = np.linalg.inv(other[1]), one[0] - other[0]
+    spread = np.trace(precision @ one[1]) + gap @ precision @ gap
+    return 0.5 * (spread + np.linalg.slogdet(2.0 * np.pi * other[1])[1])
+
+
+def divergence_from_posterior(parameters, of_p=None):
+    """E_p(x) KL(p(z | x) || q(z | x)), as a KL of joints with p's marginal of x; p may have parameters of its own."""
+    of, (_, p) = named(parameters), pair(parameters if of_p is None else of_p)
+    return kl(p, joint(*marginal(p, X), of["V"], of["c"], of["s"]))
+
+
+def divergence_of_images(parameters):
+    """KL(p(x) || q(x))."""
+    return kl(*(marginal(gaussian, X) for gaussian in reversed(pair(parameters))))
+
+
+def bounds(parameters):
+    """L_x of (5.12) and L_z of (5.13)."""
+    q, p = pair(parameters)
+    l_x = -cross_entropy(marginal(q, X), marginal(p, X)) - kl(q, p)
+    return l_x, -cross_entropy(marginal(p, Z), marginal(q, Z)) - kl(p, q)
+
+
+def central_differences(function, step=1e-5):
+    steps = step * np.eye(len(PARAMETERS))
+    return np.array([(function(PARAMETERS + h) - function(PARAMETERS - h)) / (2.0 * step) for h in steps])
+
+
+def log_density(gaussian, values):
+    """log N(values; mean, covariance) in float64, [B]."""
+    mean, covariance = gaussian
+    p = tfd.MultivariateNormalTriL(tf.constant(mean), tf.constant(np.linalg.cholesky(covariance)))
+    return p.log_prob(tf.concat([tf.reshape(value, [len(value), -1]) for value in values], axis=-1))
+
+
+class Optimal:
+    """f1 and f2 of (5.5) in closed form, at parameters that no gradient reaches."""
+
+    shown_to_encoder = staticmethod(tf.identity)
+
+    def log_ratios(self, inferred, generated):
+        q, p = pair(PARAMETERS)
+        f1 = log_density(q, inferred[:2]) - log_density(marginal(p, X), inferred[:1]) - inferred.log_prior
+        product = log_density(marginal(q, X), generated[:1]) + log_density(marginal(q, Z), generated[1:2])
+        return LogRatios(f1, log_density(p, generated[:2]) - product, tf.zeros_like(f1))
+
+
+class OptimalMarginals(KnownDensities):
+    """Known densities, and the ratios of the marginals in closed form."""
+
+    def __init__(self):
+        self.images, self.codes = (lambda value, part=part: self._ratio(part, value) for part in (X, Z))
+
+    def _ratio(self, part, value):
+        q, p = pair(PARAMETERS)
+        return log_density(marginal(p, part), (value,)) - log_density(marginal(q, part), (value,))
+
+
+class LinearGaussian(ASVAE):
+    """The pair in float64, as a function of a flat vector of parameters."""
+
+    def __init__(self):
+        super().__init__(SHAPE, LATENTS, filters=(2,), hidden_units=2, noise_stddev=0.0)
+        self.parameters = tf.Variable(PARAMETERS, trainable=False)
+
+    def _named(self):
+        parts = tf.split(self.parameters, [np.prod(size) for size in SIZES.values()])
+        return {name: tf.reshape(part, size) for (name, size), part in zip(SIZES.items(), parts, strict=True)}
+
+    @property
+    def prior(self):
+        return tfd.MultivariateNormalDiag(tf.zeros(LATENTS, tf.float64), tf.ones(LATENTS, tf.float64))
+
+    def approximate_posterior(self, x):
+        of = self._named()
+        loc = tf.reshape(x, [-1, PIXELS]) @ tf.transpose(of["V"]) + of["c"]
+        return tfd.MultivariateNormalDiag(loc, scale_diag=tf.exp(of["s"]) * tf.ones_like(loc))
+
+    def image_distribution(self, z):
+        of = self._named()
+        loc = z @ tf.transpose(of["W"]) + of["b"]
+        scale = tf.exp(of["t"]) * tf.ones_like(loc)
+        return tfd.Independent(tfd.Normal(*(tf.reshape(part, [-1, *SHAPE]) for part in (loc, scale))), 3)
+
+
+@functools.cache
+def linear_gaussian():
+    return LinearGaussian()
+
+
+def exact_expectation(discriminators, objective):
+    """The expected objective and its gradient, by one step of the game on points that integrate quadratics exactly.
+
+    Every log-density is quadratic in the standard normal noise behind x and the game, of n values in all: the mean over
+    the 2n points +-sqrt(n) e_i is its expectation, whatever the parameters.
+    """
+    model = linear_gaussian()
+    model.discriminators, model.objective = discriminators, objective
+    size = PIXELS + 2 * LATENTS + 2 * PIXELS
+    points = np.sqrt(size) * np.concatenate([np.eye(size), -np.eye(size)])
+    x = (DATA_MEAN + points[:, :PIXELS] @ DATA_FACTOR.T).reshape(-1, *SHAPE)
+    with tf.GradientTape() as tape:
+        tape.watch(model.parameters)
+        contest, *_ = model.game(tf.constant(x), tf.constant(points[:, PIXELS:]))
+        value = tf.reduce_mean(objective(contest, 0))
+    return value.numpy(), tape.gradient(value, model.parameters).numpy()
+
+
+R, G = SymmetricBound(1.0, 0.0), SymmetricBound(0.0, 1.0)
+
+
+def test_with_optimal_discriminators_the_estimate_is_the_bound():
+    l_x, l_z = bounds(PARAMETERS)
+    for objective, bound in (
+        (R, l_x),
+        (G, l_z),
+        (SymmetricBound(), l_x + l_z),
+        (SymmetricBound(0.5, 2.0), 0.5 * l_x + 2.0 * l_z),
+    ):
+        assert exact_expectation(Optimal(), objective)[0] == pytest.approx(bound, abs=1e-10)
+
+
+def test_a_step_at_fixed_discriminators_follows_the_symmetric_divergence_and_not_the_bound():
+    """(5.16) does not say so: log p(x) and log q(z) of (5.12) and (5.13) are inside of f, which a step holds fixed."""
+    halves = [lambda parameters: -kl(*pair(parameters)), lambda parameters: -kl(*reversed(pair(parameters)))]
+    expected = [central_differences(half) for half in halves]
+    for objective, gradient in ((R, expected[0]), (G, expected[1]), (SymmetricBound(), sum(expected))):
+        np.testing.assert_allclose(exact_expectation(Optimal(), objective)[1], gradient, atol=1e-8)
+        assert np.abs(gradient - central_differences(lambda parameters: sum(bounds(parameters)))).max() > 0.1
+
+
+def test_known_densities_estimate_the_bound_up_to_the_inexactness_of_the_posterior():
+    l_x, l_z = bounds(PARAMETERS)
+    gap = divergence_from_posterior(PARAMETERS)
+    assert gap > 0.1
+    assert exact_expectation(OptimalMarginals(), R)[0] == pytest.approx(l_x, abs=1e-10)
+    assert exact_expectation(OptimalMarginals(), G)[0] == pytest.approx(l_z + gap, abs=1e-10)
+
+
+def test_known_densities_follow_the_divergence_of_images_by_p_and_that_of_posteriors_by_q():
+    """KL(p(x, z) || q(x, z)) is the sum of the two; of the second, p's share is left out, which is 0 at the optimum."""
+    halves = [
+        lambda parameters: -kl(*pair(parameters)),
+        lambda parameters: -divergence_of_images(parameters) - divergence_from_posterior(parameters, of_p=PARAMETERS),
+    ]
+    assert kl(*reversed(pair(PARAMETERS))) == pytest.approx(
+        divergence_of_images(PARAMETERS) + divergence_from_posterior(PARAMETERS), abs=1e-10
+    )
+    for objective, half in zip((R, G), halves, strict=True):
+        gradient = exact_expectation(OptimalMarginals(), objective)[1]
+        np.testing.assert_allclose(gradient, central_differences(half), atol=1e-8)
+
+
+def test_pairs_have_the_densities_of_scipy():
+    noise = np.random.default_rng(1).standard_normal((5, LATENTS + PIXELS))
+    pairs = linear_gaussian().generated_pairs(
+        tf.constant(noise[:, :LATENTS]), tf.constant(noise[:, LATENTS:].reshape(-1, *SHAPE))
+    )
+    of = named(PARAMETERS)
+    x = noise[:, :LATENTS] @ of["W"].T + of["b"] + of["t"] * noise[:, LATENTS:]
+    np.testing.assert_allclose(pairs.x[..., 0, 0], x, atol=1e-12)
+    for row, z in enumerate(noise[:, :LATENTS]):
+        log_lik = multivariate_normal(of["W"] @ z + of["b"], np.diag(of["t"] ** 2)).logpdf(x[row])
+        log_q = multivariate_normal(of["V"] @ x[row] + of["c"], np.diag(of["s"] ** 2)).logpdf(z)
+        np.testing.assert_allclose([pairs.log_lik[row], pairs.log_q[row]], [log_lik, log_q])
+
+
+# The players.
+
+IMAGE_SHAPE = (6, 5, 1)
+IMAGES = np.random.default_rng(2).random((24, *IMAGE_SHAPE)).astype("float32")
+GAMES = {"joint": SymmetricBound, "known_densities": SymmetricBound, "ali": ALI}
+
+
+def make(objective=None, *, discriminator="known_densities", learning_rate=1e-2, **settings):
+    keras.utils.set_random_seed(0)
+    sizes = {"latent_dim": 3, "filters": (4, 5), "hidden_units": 8}
+    model = ASVAE(IMAGE_SHAPE, discriminator=discriminator, **{**sizes, **settings})
+    model.compile(keras.optimizers.Adam(learning_rate), objective)
+    return model
+
+
+def values(variables):
+    return [np.array(variable) for variable in variables]
+
+
+def moved(before, variables):
+    return [not np.array_equal(one, other) for one, other in zip(before, values(variables), strict=True)]
+
+
+def test_as_vae_r_of_known_densities_has_the_gradient_of_the_plain_vae():
+    model = make(R)
+    noise = model.game_noise(len(IMAGES), seed=[0, 1]).numpy()
+    noise[:, 6:36] = 0.0  # that on the images
+    with tf.GradientTape() as tape:
+        contest, *_ = model.game(tf.constant(IMAGES), noise)
+        of_game = tf.reduce_mean(R(contest, 0))
+    expected_of = tape.gradient(of_game, model.bound_variables)
+    with tf.GradientTape() as tape, batch_statistics():
+        bound = tf.reduce_mean(elbo(model.terms(IMAGES, noise[np.newaxis, :, :3])))
+    for one, other in zip(expected_of, tape.gradient(bound, model.bound_variables), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    assert sum(map(tf.norm, expected_of)) > 1.0
+
+
+@pytest.mark.parametrize("discriminator", GAMES)
+def test_a_step_moves_both_players_and_one_on_a_bound_only_one(discriminator):
+    model = make(discriminator=discriminator)
+    for objective, rivals_move in ((None, True), (ELBO(), False)):
+        model.compile(keras.optimizers.Adam(1e-2), objective)
+        own, rivals = values(model.bound_variables), values(model.discriminators.weights)
+        logs = model.fit(IMAGES, batch_size=12, epochs=2, verbose=0).history
+        assert np.isfinite(list(logs.values())).all()
+        assert all(moved(own, model.bound_variables))
+        assert (
+            all(moved(rivals, model.discriminators.weights))
+            == any(moved(rivals, model.discriminators.weights))
+            == rivals_move
+        )
+        assert ("discriminator_loss" in logs) == rivals_move
+        assert len(model.optimizers) == 1 + rivals_move
+
+
+@pytest.mark.parametrize("discriminator", GAMES)
+def test_discriminators_that_know_nothing_lose_2_log_2_each(discriminator):
+    model = make(discriminator=discriminator)
+    for layer in model.discriminators._flatten_layers():
+        if layer.name == "score":
+            layer.kernel.assign(tf.zeros_like(layer.kernel))
+    _, _, loss = model.game(tf.constant(IMAGES), model.game_noise(len(IMAGES), seed=[0, 1]))
+    np.testing.assert_allclose(loss, (1 if discriminator == "ali" else 2) * 2.0 * np.log(2.0), rtol=1e-6)
+
+
+def test_discriminators_learn_the_log_ratio():
+    """Lemma 7, by enumeration: of two distributions over three values, the loss is least at log p - log q."""
+    p, q = np.array([0.5, 0.3, 0.2]), np.array([0.1, 0.3, 0.6])
+    f = tf.Variable(np.log(p / q))
+    with tf.GradientTape() as tape:
+        _, _, loss = contrast(lambda rows: tf.gather(f, rows), (tf.range(3),), (tf.range(3),))
+        at_real, at_fake = tf.nn.softplus(-f), loss - tf.nn.softplus(-f)
+        expected_loss = tf.reduce_sum(p * at_real + q * at_fake)
+    np.testing.assert_allclose(tf.convert_to_tensor(tape.gradient(expected_loss, f)), 0.0, atol=1e-12)
+
+
+def test_unpaired_takes_no_image_with_its_own_code():
+    pairs = Pairs(tf.range(5), tf.range(5), None, None, None)
+    x, z = unpaired(pairs)
+    assert not np.any(x == z)
+    assert sorted(z.numpy()) == sorted(x.numpy())
+
+
+@pytest.mark.parametrize(("objective", "followed"), [(R, "inferred"), (G, "generated")])
+def test_averages_follow_the_pairs_that_count(objective, followed):
+    model = make(objective, learning_rate=0.0)
+    averages = [weight for weight in model.encoder_maps.weights if weight.path.endswith("/mean")]
+    before = values(averages)
+    noise = model.game_noise(len(IMAGES), seed=[0, 1])
+    model.game(tf.constant(IMAGES), noise)
+    after = values(averages)
+    for average, value in zip(averages, before, strict=True):
+        average.assign(value)
+    data = {"inferred": IMAGES, "generated": None}[followed]
+    if data is None:
+        with batch_statistics(update=False):
+            data = model.generated_pairs(noise[:, 3:6], tf.reshape(noise[:, -30:], IMAGES.shape)).x
+    else:
+        data = data + 0.1 * tf.reshape(noise[:, 6:36], IMAGES.shape)
+    with batch_statistics():
+        model.encoder_maps(data)
+    for one, other in zip(after, values(averages), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_what_has_no_weight_is_not_looked_at():
+    broken = Contest(*tf.constant([[1.0], [np.nan], [0.25], [np.nan]]))
+    assert R(broken, 0) == 0.75
+    assert np.isnan(SymmetricBound()(broken, 0))
+    assert SymmetricBound(2.0, 0.5)(Contest(*tf.constant([[1.0], [3.0], [0.25], [1.0]])), 0) == 2.0 * 0.75 + 0.5 * 2.0
+
+
+def test_ali_is_what_its_paper_minimises():
+    logits = np.array([0.3, -2.0, 40.0])
+    contest = Contest(None, None, tf.constant(logits), tf.constant(logits[::-1].copy()))
+    expected = log_expit(-logits) + log_expit(logits[::-1])  # log(1 - D) at inferred pairs, log D at generated ones
+    np.testing.assert_allclose(ALI()(contest, 0), expected, rtol=1e-6)
+
+
+def test_both_optimizers_are_saved_and_go_on(tmp_path):
+    model = make(discriminator="joint")
+    model.fit(IMAGES, batch_size=12, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert again.objective == SymmetricBound()
+    for one, other in zip(model.optimizers, again.optimizers, strict=True):
+        assert np.all(one.iterations == 2)
+        assert len(one.variables) == len(other.variables) > 10
+        for variable, copy in zip(one.variables, other.variables, strict=True):
+            np.testing.assert_array_equal(variable, copy)
+    for each in (model, again):
+        each.fit(IMAGES, batch_size=12, shuffle=False, verbose=0)
+    for weight, copy in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_allclose(weight, copy, atol=1e-6, err_msg=weight.path)
+
+
+def test_the_scale_of_images_has_its_floor():
+    model = make(noise_stddev=0.2)
+    bias = model.decoder.layers[-1].bias if hasattr(model.decoder.layers[-1], "bias") else model.decoder.layers[-2].bias
+    bias.assign([0.0, -50.0])
+    np.testing.assert_allclose(model.image_distribution(tf.zeros([2, 3])).stddev(), 0.2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "objective", "message"),
+    [
+        ({"discriminator": "jont"}, None, "Did you mean 'joint'"),
+        ({"posterior": "planr"}, None, "Did you mean 'planar'"),
+        ({"filters": ()}, None, "`filters` must hold at least one value"),
+        ({"convs_per_stage": 0}, None, "`convs_per_stage` must be an integer of at least 1. Received: 0"),
+        ({"hidden_units": 0}, None, "`hidden_units` must be an integer of at least 1. Received: 0"),
+        ({"noise_stddev": -1.0}, None, "`noise_stddev` must be a finite number of at least 0. Received: -1.0"),
+        ({"discriminator": "ali"}, SymmetricBound(), "`objective` must be of 'ali': ALI, or a bound. Received: Symm"),
+        (
+            {"discriminator": "joint"},
+            ALI(),
+            "`objective` must be of 'joint': SymmetricBound, or a bound. Received: ALI",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(arguments, objective, message):
+    with pytest.raises(ValueError, match=message):
+        make(objective, **arguments)
+
+
+def test_bad_objectives_and_averaged_weights_are_refused():
+    with pytest.raises(ValueError, match="`reconstruction_weight` and `generation_weight` must not both be 0"):
+        SymmetricBound(0.0, 0.0)
+    with pytest.raises(ValueError, match="`generation_weight` must be a finite number of at least 0. Received: -1"):
+        SymmetricBound(1.0, -1)
+    with pytest.raises(ValueError, match="`optimizer` must not average weights"):
+        make().compile(keras.optimizers.Adam(use_ema=True))

@@ -1,0 +1,429 @@
+"""The adversarial symmetric VAE, AS-VAE, its halves AS-VAE-r and AS-VAE-g, and ALI, which it generalises."""
+
+import math
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from vaezoo import checks, posteriors
+from vaezoo.base import TRAIN_STREAM, LatentVariableModel, noise_seed, standard_normal
+from vaezoo.layers import BatchNormalization, batch_statistics, held_statistics
+from vaezoo.metrics import ExampleMean
+from vaezoo.networks import mlp
+from vaezoo.objectives import ALI, AdversarialObjective, Contest, SymmetricBound, Terms
+from vaezoo.posteriors import reparameterize
+from vaezoo.replicas import global_batch_size, replica_id
+
+tfd = tfp.distributions
+
+INITIAL_SCALE = 0.3  # of p(x | z), which is about that of a pixel
+
+
+class Pairs(NamedTuple):
+    """Images and codes in pairs, and their densities.
+
+    Attributes:
+        x: [B, H, W, C].
+        z: [B, D].
+        log_lik, log_q, log_prior: log p(x | z), log q(z | x) and log p(z), nats, [B].
+    """
+
+    x: tf.Tensor
+    z: tf.Tensor
+    log_lik: tf.Tensor
+    log_q: tf.Tensor
+    log_prior: tf.Tensor
+
+
+class LogRatios(NamedTuple):
+    """What discriminators say of pairs.
+
+    Attributes:
+        of_inferred, of_generated: the log-ratios that the objective asks for, nats, [B].
+        loss: what the discriminators minimise, nats, [B]; a discriminator that knows nothing has 2 log 2.
+    """
+
+    of_inferred: tf.Tensor
+    of_generated: tf.Tensor
+    loss: tf.Tensor
+
+
+# Networks.
+
+
+def normalized(layer, units):
+    """Returns a layer, its batch normalisation and its rectifier."""
+    return [layer, BatchNormalization(units), keras.layers.ReLU(dtype=layer.dtype_policy)]
+
+
+def convolutions(image_shape, filters, convs_per_stage, *, dtype, name):
+    """Returns images [B, H, W, C] -> maps: per stage a 3x3 convolution of stride 2, then more of stride 1."""
+    layers = []
+    for maps in filters:
+        for index in range(convs_per_stage):
+            strides = 1 if index else 2
+            conv = keras.layers.Conv2D(maps, 3, strides, padding="same", use_bias=False, dtype=dtype)
+            layers += normalized(conv, maps)
+    return keras.Sequential([keras.Input(image_shape), *layers], name=name)
+
+
+def deconvolutions(image_shape, latent_dim, filters, convs_per_stage, hidden_units, *, dtype, name):
+    """Returns codes [B, D] -> maps [B, H, W, 2C]: two dense layers, and the convolutions' mirror image."""
+    sizes = [tuple(image_shape[:2])]
+    for _ in filters:
+        sizes.append(tuple(-(-size // 2) for size in sizes[-1]))
+    flat = filters[-1] * math.prod(sizes[-1])
+    layers = [
+        keras.layers.Dense(hidden_units, "relu", dtype=dtype),
+        keras.layers.Dense(flat, use_bias=False, dtype=dtype),
+        keras.layers.Reshape((*sizes[-1], filters[-1]), dtype=dtype),
+        *normalized(keras.layers.Identity(dtype=dtype), filters[-1]),
+    ]
+    for stage in reversed(range(len(filters))):
+        for _ in range(convs_per_stage - 1):
+            conv = keras.layers.Conv2D(filters[stage], 3, padding="same", use_bias=False, dtype=dtype)
+            layers += normalized(conv, filters[stage])
+        last = stage == 0
+        maps = 2 * image_shape[-1] if last else filters[stage - 1]
+        surplus = tuple((0, 2 * small - size) for small, size in zip(sizes[stage + 1], sizes[stage], strict=True))
+        deconv = keras.layers.Conv2DTranspose(
+            maps, 3, 2, padding="same", use_bias=last, dtype="float32" if last else dtype
+        )
+        layers += [deconv, keras.layers.Cropping2D(surplus, dtype=deconv.dtype_policy)]
+        if not last:
+            layers += normalized(keras.layers.Identity(dtype=dtype), maps)
+    return keras.Sequential([keras.Input((latent_dim,)), *layers], name=name)
+
+
+class JointNet(keras.layers.Layer):
+    """f(x, z): convolutions of x, averaged over the image, and a layer of z; two layers of both, [B, ...] -> [B]."""
+
+    def __init__(self, image_shape, latent_dim, filters, hidden_units, **kwargs):
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.convolutions = convolutions(image_shape, filters, 1, dtype=dtype, name="convolutions")
+        self.pool = keras.layers.GlobalAveragePooling2D(dtype=dtype)
+        self.code = mlp((latent_dim,), (hidden_units,), "relu", dtype=dtype, name="code")
+        self.both = mlp((filters[-1] + hidden_units,), (hidden_units,), "relu", dtype=dtype, name="both")
+        self.score = score_layer(hidden_units)
+        self.built = True
+
+    def call(self, x, z):
+        h = tf.concat([self.pool(self.convolutions(x)), self.code(z)], axis=-1)
+        return self.score(self.both(h))[:, 0]
+
+
+class ImageNet(keras.layers.Layer):
+    """r(x): convolutions of x and two dense layers, [B, H, W, C] -> [B]."""
+
+    def __init__(self, image_shape, filters, hidden_units, **kwargs):
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.convolutions = convolutions(image_shape, filters, 1, dtype=dtype, name="convolutions")
+        self.dense = mlp(self.convolutions.output_shape[1:], (hidden_units,), "relu", dtype=dtype, name="dense")
+        self.score = score_layer(hidden_units)
+        self.built = True
+
+    def call(self, x):
+        return self.score(self.dense(self.convolutions(x)))[:, 0]
+
+
+class CodeNet(keras.layers.Layer):
+    """s(z): a multi-layer perceptron, [B, D] -> [B]."""
+
+    def __init__(self, latent_dim, hidden_units, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = mlp((latent_dim,), (hidden_units, hidden_units), "relu", dtype=self.dtype_policy, name="dense")
+        self.score = score_layer(hidden_units)
+        self.built = True
+
+    def call(self, z):
+        return self.score(self.dense(z))[:, 0]
+
+
+def score_layer(units):
+    """Returns features [B, units] -> a log-ratio [B, 1], float32 whatever the policy."""
+    layer = keras.layers.Dense(1, dtype="float32", name="score")
+    layer.build((None, units))
+    return layer
+
+
+# Discriminators.
+
+
+def contrast(net, real, fake):
+    """Returns a net at real and at fake inputs, [B] each, and its loss, [B]: the negative of (5.2).
+
+    Both go through the net at once, so that batch normalisation does to one what it does to the other.
+    """
+    size = tf.shape(real[0])[0]
+    scores = net(*(tf.concat(pair, axis=0) for pair in zip(real, fake, strict=True)))
+    of_real, of_fake = scores[:size], scores[size:]
+    return of_real, of_fake, tf.nn.softplus(-of_real) + tf.nn.softplus(of_fake)
+
+
+def unpaired(pairs):
+    """Returns images and codes of pairs, [B, ...], so that no image has its own code: a draw of the marginals' product.
+
+    They are there for the discriminator, and pass no gradient on. A replica takes the codes of its own share.
+    """
+    return tf.stop_gradient(pairs.x), tf.stop_gradient(tf.roll(pairs.z, 1, axis=0))
+
+
+class JointDiscriminators(keras.layers.Layer):
+    """The published ones: f1 and f2 are free functions of x and z, trained on (5.3) and (5.4)."""
+
+    objective = SymmetricBound
+    shown_to_encoder = staticmethod(tf.identity)
+
+    def __init__(self, image_shape, latent_dim, filters, hidden_units, **kwargs):
+        super().__init__(**kwargs)
+        sizes = image_shape, latent_dim, filters, hidden_units
+        self.first = JointNet(*sizes, dtype=self.dtype_policy, name="first")
+        self.second = JointNet(*sizes, dtype=self.dtype_policy, name="second")
+        self.built = True
+
+    def log_ratios(self, inferred, generated):
+        f1, _, loss1 = contrast(self.first, (inferred.x, inferred.z), unpaired(generated))
+        f2, _, loss2 = contrast(self.second, (generated.x, generated.z), unpaired(inferred))
+        return LogRatios(f1, f2, loss1 + loss2)
+
+
+class KnownDensities(keras.layers.Layer):
+    """f1 and f2 from the densities that are known, and two nets for the ratios of marginals that are not."""
+
+    objective = SymmetricBound
+
+    def __init__(self, image_shape, latent_dim, filters, hidden_units, **kwargs):
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.images = ImageNet(image_shape, filters, hidden_units, dtype=dtype, name="images")
+        self.codes = CodeNet(latent_dim, hidden_units, dtype=dtype, name="codes")
+        self.built = True
+
+    shown_to_encoder = staticmethod(tf.stop_gradient)
+
+    def log_ratios(self, inferred, generated):
+        r_generated, r_inferred, images_loss = contrast(self.images, (generated.x,), (inferred.x,))
+        s_generated, _, codes_loss = contrast(self.codes, (generated.z,), (tf.stop_gradient(inferred.z),))
+        # Data have no gradient, but for batch normalisation, which ties their scores to those of the others.
+        f1 = inferred.log_q - inferred.log_prior - tf.stop_gradient(r_inferred)
+        f2 = tf.stop_gradient(generated.log_q) - generated.log_prior + r_generated + s_generated
+        return LogRatios(f1, f2, images_loss + codes_loss)
+
+
+class ALIDiscriminator(keras.layers.Layer):
+    """ALI's: one free function of x and z, trained on (5.1)."""
+
+    objective = ALI
+    shown_to_encoder = staticmethod(tf.identity)
+
+    def __init__(self, image_shape, latent_dim, filters, hidden_units, **kwargs):
+        super().__init__(**kwargs)
+        self.net = JointNet(image_shape, latent_dim, filters, hidden_units, dtype=self.dtype_policy, name="net")
+        self.built = True
+
+    def log_ratios(self, inferred, generated):
+        return LogRatios(*contrast(self.net, (inferred.x, inferred.z), (generated.x, generated.z)))
+
+
+# The names that a config's [model.args] may use.
+DISCRIMINATORS = {"joint": JointDiscriminators, "known_densities": KnownDensities, "ali": ALIDiscriminator}
+
+
+@keras.saving.register_keras_serializable(package="vaezoo")
+class ASVAE(LatentVariableModel):
+    """The adversarial symmetric VAE.
+
+    Args:
+        image_shape: tuple of ints (H, W, C).
+        latent_dim: int, D.
+        filters: maps after each halving of the image.
+        convs_per_stage: int, the convolutions of encoder and decoder per halving.
+        hidden_units: int, units of the dense layers.
+        posterior: a name in `vaezoo.posteriors.POSTERIORS`.
+        posterior_args: dict of further arguments of that posterior; None for its defaults.
+        noise_stddev: standard deviation of the noise on real images, and the floor of the scale of p(x | z).
+        discriminator: a name in `DISCRIMINATORS`.
+
+    Raises:
+        ValueError: if an argument is not as described.
+    """
+
+    def __init__(
+        self,
+        image_shape,
+        latent_dim=64,
+        filters=(32, 64),
+        convs_per_stage=1,
+        hidden_units=256,
+        posterior="diagonal_gaussian",
+        posterior_args=None,
+        noise_stddev=0.1,
+        discriminator="known_densities",
+        **kwargs,
+    ):
+        super().__init__(image_shape, (checks.positive_int("latent_dim", latent_dim),), **kwargs)
+        self.filters = checks.positive_ints("filters", filters)
+        self.noise_stddev = checks.non_negative("noise_stddev", noise_stddev)
+        self._settings = {
+            "convs_per_stage": checks.positive_int("convs_per_stage", convs_per_stage),
+            "hidden_units": checks.positive_int("hidden_units", hidden_units),
+            "posterior": posterior,
+            "posterior_args": dict(posterior_args or {}),
+            "discriminator": discriminator,
+        }
+        make_discriminators = DISCRIMINATORS[checks.one_of("discriminator", discriminator, DISCRIMINATORS)]
+
+        dtype = self.dtype_policy
+        self.encoder_maps = convolutions(self.image_shape, self.filters, convs_per_stage, dtype=dtype, name="maps")
+        shape = self.encoder_maps.output_shape[1:]
+        self.encoder_dense = mlp(shape, (hidden_units,), "relu", dtype=dtype, name="encoder_dense")
+        self.posterior = posteriors.build(posterior, hidden_units, latent_dim, posterior_args or {})
+        self.decoder = deconvolutions(
+            self.image_shape, latent_dim, self.filters, convs_per_stage, hidden_units, dtype=dtype, name="decoder"
+        )
+        self.log_scale_bias = math.log(INITIAL_SCALE)
+        sizes = self.image_shape, latent_dim, self.filters, hidden_units
+        self.discriminators = make_discriminators(*sizes, dtype=dtype, name="discriminators")
+        self.discriminator_tracker = ExampleMean(name="discriminator_loss")
+        self._track_initialization()
+
+    def encoder(self, x):
+        return self.encoder_dense(self.encoder_maps(x))
+
+    def image_distribution(self, z):
+        """Latents [B, D] -> p(x | z): batch shape [B], event shape [H, W, C]."""
+        logit_loc, log_scale = tf.split(tf.cast(self.decoder(z), tf.float32), 2, axis=-1)
+        scale = tf.sqrt(tf.square(self.noise_stddev) + tf.exp(2.0 * (log_scale + self.log_scale_bias)))
+        return tfd.Independent(tfd.Normal(tf.sigmoid(logit_loc), scale), 3)
+
+    # The game.
+
+    def inferred_pairs(self, x, noise):
+        """Images [B, H, W, C] and noise [B, D] -> `Pairs` with z ~ q(z | x)."""
+        z, log_q = reparameterize(self.approximate_posterior(x), noise[tf.newaxis])  # [1, B, D], [1, B]
+        z, log_q = z[0], log_q[0]
+        return Pairs(x, z, self.image_distribution(z).log_prob(x), log_q, self.prior.log_prob(z))
+
+    def generated_pairs(self, z, noise):
+        """Codes [B, D] and noise [B, H, W, C] -> `Pairs` with x ~ p(x | z)."""
+        p = self.image_distribution(z)
+        x = p.mean() + p.stddev() * noise
+        q = self.approximate_posterior(self.discriminators.shown_to_encoder(x))
+        return Pairs(x, z, p.log_prob(x), q.log_prob(z), self.prior.log_prob(z))
+
+    def game_noise(self, batch_size, *, seed):
+        """Returns the noise of a step's game, [B, 2D + 2HWC]; see `game`."""
+        return standard_normal([batch_size, 2 * self.latent_dim + 2 * math.prod(self.image_shape)], seed)
+
+    def game(self, x, noise):
+        """Draws pairs and asks the discriminators.
+
+        Batch normalisation takes the statistics of the pairs that the objective weighs, and if it weighs both, of the
+        inferred ones; it treats the others alike.
+
+        Args:
+            x: images in [0, 1], [B, H, W, C].
+            noise: from `game_noise`.
+
+        Returns:
+            `Contest`, the `Terms` of the inferred pairs, and the discriminators' loss, [B].
+        """
+        pixels = math.prod(self.image_shape)
+        noise_z, z, *of_images = tf.split(noise, [self.latent_dim] * 2 + [pixels] * 2, axis=-1)
+        noise_data, noise_x = (tf.reshape(part, tf.shape(x)) for part in of_images)
+        x += self.noise_stddev * noise_data
+        if self.objective.reconstruction_weight:
+            with batch_statistics() as taken:
+                inferred = self.inferred_pairs(x, noise_z)
+            with held_statistics(taken):
+                generated = self.generated_pairs(z, noise_x)
+        else:
+            with batch_statistics() as taken:
+                generated = self.generated_pairs(z, noise_x)
+            with held_statistics(taken):
+                inferred = self.inferred_pairs(x, noise_z)
+        with batch_statistics():
+            ratios = self.discriminators.log_ratios(inferred, generated)
+        contest = Contest(inferred.log_lik, generated.log_q, ratios.of_inferred, ratios.of_generated)
+        kl = inferred.log_q - inferred.log_prior  # [B]
+        return contest, Terms(inferred.log_lik[tf.newaxis], kl[tf.newaxis, :, tf.newaxis]), ratios.loss
+
+    # Training it.
+
+    discriminator_optimizer = None  # of a model that is compiled with a game
+
+    @property
+    def bound_variables(self):
+        rivals = {id(variable) for variable in self.discriminators.trainable_variables}
+        return [variable for variable in self.trainable_variables if id(variable) not in rivals]
+
+    @property
+    def optimizers(self):
+        return [self.optimizer, *([self.discriminator_optimizer] if self.discriminator_optimizer else [])]
+
+    def compile(self, optimizer="adam", objective=None, **settings):
+        """Configures training, as the base class does.
+
+        Args:
+            optimizer: of encoder and decoder; the discriminators have one of the same class and settings.
+            objective: of the discriminators' game; or a bound, for which they idle. None is the game.
+            **settings: see the base class.
+        """
+        game = self.discriminators.objective
+        super().compile(optimizer, game() if objective is None else objective, **settings)
+        self.discriminator_optimizer = None
+        if isinstance(self.objective, AdversarialObjective):
+            if not isinstance(self.objective, game):
+                raise ValueError(
+                    f"`objective` must be of {self._settings['discriminator']!r}: {game.__name__}, or a bound. "
+                    f"Received: {self.objective}"
+                )
+            if getattr(self.optimizer, "inner_optimizer", self.optimizer).use_ema:
+                raise ValueError("`optimizer` must not average weights, which a game moves in turn. Received: use_ema")
+            self.discriminator_optimizer = self.optimizer.__class__.from_config(self.optimizer.get_config())
+            self.discriminator_optimizer.build(self.discriminators.trainable_variables)
+
+    def train_step(self, data):
+        """Takes one step of both players, from where both stand; or one on a bound."""
+        if self.discriminator_optimizer is None:
+            return super().train_step(data)
+        rivals = self.discriminators.trainable_variables
+        with tf.GradientTape(persistent=True) as tape:
+            loss, measured = self.training_loss(data)
+            rivals_loss = tf.reduce_sum(measured["discriminator_loss"]) / global_batch_size(measured["loss"])
+            loss = self.optimizer.scale_loss(loss)
+            rivals_loss = self.discriminator_optimizer.scale_loss(rivals_loss)
+        moves = [
+            (self.optimizer, self.bound_variables, tape.gradient(loss, self.bound_variables)),
+            (self.discriminator_optimizer, rivals, tape.gradient(rivals_loss, rivals)),
+        ]
+        for optimizer, variables, gradients in moves:
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return self._update_metrics(**measured)
+
+    def training_loss(self, data):
+        if self.discriminator_optimizer is None:
+            return super().training_loss(data)
+        x = self.domain.values(self._images_of(data))
+        seed = noise_seed(self.seed, TRAIN_STREAM, self.optimizer.iterations, replica_id())
+        contest, terms, rivals_loss = self.game(x, self.game_noise(tf.shape(x)[0], seed=seed))
+        objective = self.objective(contest, self.optimizer.iterations)  # [B]
+        measured = {"loss": -objective, "terms": terms, "discriminator_loss": rivals_loss}
+        return -tf.reduce_sum(objective) / global_batch_size(x), measured
+
+    @property
+    def metrics(self):
+        return [*super().metrics, self.discriminator_tracker]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "latent_dim": self.latent_dim,
+            "filters": self.filters,
+            "noise_stddev": self.noise_stddev,
+            **self._settings,
+        }
