@@ -514,6 +514,7 @@ def test_topics_prints_words_of_the_file_for_each_unit(run):
     assert all(len(row) == 4 and row[1].startswith("word") for row in rows)
 
 
+@pytest.mark.slow
 def test_latents_of_documents_are_drawn_and_samples_refused(run):
     assert vaezoo("latents", "run", "-o", "latents.png", cwd=run).stdout.strip() == "latents.png"
     refused = vaezoo("sample", "run", cwd=run)
