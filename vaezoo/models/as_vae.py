@@ -1,4 +1,48 @@
-"""The adversarial symmetric VAE, AS-VAE, its halves AS-VAE-r and AS-VAE-g, and ALI, which it generalises."""
+"""The adversarial symmetric VAE, AS-VAE, its halves AS-VAE-r and AS-VAE-g, and ALI, which it generalises.
+
+Y. Pu, "Deep generative models for image representation learning" (2018), chapter 5; Y. Pu et al., "Adversarial
+symmetric variational autoencoder" (2017). V. Dumoulin et al., "Adversarially learned inference" (2017).
+
+    q(x, z) = q(x) q(z | x),  p(x, z) = p(z) p(x | z):  both are drawn from, and q(z | x), p(x | z) are Gaussian
+    L_x = E_q(x) log p(x) - KL(q(x, z) || p(x, z)) = E_q(x, z) [log p(x | z) - f1(x, z)]            (5.12), (5.14)
+    L_z = E_p(z) log q(z) - KL(p(x, z) || q(x, z)) = E_p(x, z) [log q(z | x) - f2(x, z)]            (5.13), (5.14)
+    f1 = log q(x, z) - log p(x) p(z),  f2 = log p(x, z) - log q(x) q(z)                                     (5.5)
+
+Encoder and decoder maximise L_x + L_z, by noise behind z and behind x (5.15); AS-VAE-r maximises L_x, AS-VAE-g L_z. A
+step holds f1 and f2 where they are (5.16). So it follows - KL(q || p) - KL(p || q), not the bound: log p(x) and
+log q(z), which the bound has besides, are inside of f1 and f2. Where f1 and f2 come from is the `discriminator`:
+
+- "joint", as published: two nets of x and z, trained on (5.3) and (5.4) to tell pairs from images and codes that do not
+  belong together. They can't fail to: f1 and f2 are at least as large as the information of z about x, tens of nats,
+  where a logistic loss has long stopped to teach, and what the step follows is the slope of an f that nothing holds.
+- "known_densities": what is unknown of f1 and f2 are two ratios of marginals, r(x) = log p(x) - log q(x) and
+  s(z) = log p(z) - log q(z). With p(z | x) = p(x | z) p(z) / p(x),
+
+      f1 = log q(z | x) - log p(z) - r(x),    f2 = log p(z | x) - log p(z) + r(x) + s(z),
+
+  and lemma 7 holds for each ratio alone: a net of images learns r from x ~ p(x) and x ~ q(x), one of codes learns s.
+  As p(z | x) is not known either, q(z | x), held fixed, is put for it, which the game makes equal to it. Data do not
+  depend on encoder and decoder, so AS-VAE-r has the gradient of the plain VAE. AS-VAE-g moves p(x | z) along
+  -KL(p(x) || q(x)), which is all that is left to an adversary, and q(z | x) along -E_p(x) KL(p(z | x) || q(z | x)), the
+  sleep phase of wake-sleep. KL(p(x, z) || q(x, z)) is the sum of the two; the second one's gradient by p is left out.
+- "ali": one net of x and z, which tells the joints apart (5.1), and no bound.
+
+    x [B, H, W, C] -> convolutions of stride 2 -> dense -> posterior: batch [B], event [D]
+    z [B, D] -> dense, dense -> [h, w, F] -> transposed convolutions -> mean and scale of p(x | z), [B, H, W, 2C]
+    x -> convolutions of stride 2 -> average over the image [B, F] (-> beside a dense layer of z) -> dense -> [B]
+
+Batch normalisation and rectifiers follow each convolution. Inferred and generated pairs are normalised by the same
+statistics: with their own, decoder and encoder know which kind of a batch they have, and p(x) fell to one image.
+
+Readings and departures:
+- Images get noise N(0, t^2) in training, and the variance of p(x | z) is t^2 + a learned one: digits on black lie on a
+  set without volume, of which no density of pixels is an image and log q(x) does not exist. Means are sigmoids, for
+  pixels lie in [0, 1]. The paper does not say; it has dequantisation for CIFAR-10 and ImageNet only.
+- Gaussian posteriors where the paper has 80 steps of an unnamed flow, for MNIST. L_z needs the density of q(z | x) at a
+  given z; `posterior` takes any flow, and that of "coupling" has it at the price of a draw.
+- "MLP" is one hidden layer. All convolutions are 3x3, some of figures 5.2 and 5.3 are 5x5. No dropout.
+- Both players move at once, each from where the other stood, with optimizers of the same settings.
+"""
 
 import math
 from typing import NamedTuple
@@ -81,19 +125,15 @@ def deconvolutions(image_shape, latent_dim, filters, convs_per_stage, hidden_uni
         keras.layers.Reshape((*sizes[-1], filters[-1]), dtype=dtype),
         *normalized(keras.layers.Identity(dtype=dtype), filters[-1]),
     ]
-    for stage in reversed(range(len(filters))):
+    for size, small, maps in zip(sizes[-2::-1], sizes[:0:-1], reversed(filters), strict=True):
         for _ in range(convs_per_stage - 1):
-            conv = keras.layers.Conv2D(filters[stage], 3, padding="same", use_bias=False, dtype=dtype)
-            layers += normalized(conv, filters[stage])
-        last = stage == 0
-        maps = 2 * image_shape[-1] if last else filters[stage - 1]
-        surplus = tuple((0, 2 * small - size) for small, size in zip(sizes[stage + 1], sizes[stage], strict=True))
-        deconv = keras.layers.Conv2DTranspose(
-            maps, 3, 2, padding="same", use_bias=last, dtype="float32" if last else dtype
-        )
-        layers += [deconv, keras.layers.Cropping2D(surplus, dtype=deconv.dtype_policy)]
-        if not last:
-            layers += normalized(keras.layers.Identity(dtype=dtype), maps)
+            layers += normalized(keras.layers.Conv2D(maps, 3, padding="same", use_bias=False, dtype=dtype), maps)
+        layers.append(keras.layers.Conv2DTranspose(maps, 3, 2, padding="same", use_bias=False, dtype=dtype))
+        if size != (2 * small[0], 2 * small[1]):
+            surplus = (0, 2 * small[0] - size[0]), (0, 2 * small[1] - size[1])
+            layers.append(keras.layers.Cropping2D(surplus, dtype=dtype))
+        layers += normalized(keras.layers.Identity(dtype=dtype), maps)
+    layers.append(keras.layers.Conv2D(2 * image_shape[-1], 3, padding="same", dtype="float32", name="params"))
     return keras.Sequential([keras.Input((latent_dim,)), *layers], name=name)
 
 
@@ -116,18 +156,19 @@ class JointNet(keras.layers.Layer):
 
 
 class ImageNet(keras.layers.Layer):
-    """r(x): convolutions of x and two dense layers, [B, H, W, C] -> [B]."""
+    """r(x): convolutions of x, averaged over the image, and two dense layers, [B, H, W, C] -> [B]."""
 
     def __init__(self, image_shape, filters, hidden_units, **kwargs):
         super().__init__(**kwargs)
         dtype = self.dtype_policy
         self.convolutions = convolutions(image_shape, filters, 1, dtype=dtype, name="convolutions")
-        self.dense = mlp(self.convolutions.output_shape[1:], (hidden_units,), "relu", dtype=dtype, name="dense")
+        self.pool = keras.layers.GlobalAveragePooling2D(dtype=dtype)
+        self.dense = mlp((filters[-1],), (hidden_units,), "relu", dtype=dtype, name="dense")
         self.score = score_layer(hidden_units)
         self.built = True
 
     def call(self, x):
-        return self.score(self.dense(self.convolutions(x)))[:, 0]
+        return self.score(self.dense(self.pool(self.convolutions(x))))[:, 0]
 
 
 class CodeNet(keras.layers.Layer):
