@@ -156,7 +156,7 @@ def make_model(case):
     rng = np.random.default_rng(0)
     for weight in model.weights:
         value = rng.normal(0.0, 0.2, weight.shape)
-        weight.assign(np.abs(value) if weight.name == "variance" else value)
+        weight.assign(np.abs(value) if weight.name in ("variance", "scale") else value)
     if train_with_xla:
         model.compile(jit_compile=True)
         model.fit(rng.random((4, *model.image_shape), np.float32), verbose=0)
