@@ -374,11 +374,11 @@ def test_both_optimizers_are_saved_and_go_on(tmp_path):
         np.testing.assert_allclose(weight, copy, atol=1e-6, err_msg=weight.path)
 
 
-def test_the_scale_of_images_has_its_floor():
+def test_the_scale_of_images_is_bounded():
     model = make(noise_stddev=0.2)
-    bias = model.decoder.layers[-1].bias if hasattr(model.decoder.layers[-1], "bias") else model.decoder.layers[-2].bias
-    bias.assign([0.0, -50.0])
-    np.testing.assert_allclose(model.image_distribution(tf.zeros([2, 3])).stddev(), 0.2, rtol=1e-6)
+    for logit, scale in ((-50.0, 0.2), (50.0, np.sqrt(1.04))):
+        model.decoder.layers[-1].bias.assign([0.0, logit])
+        np.testing.assert_allclose(model.image_distribution(tf.zeros([2, 3])).stddev(), scale, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -201,8 +201,8 @@ def game(strategy):
     for replicas, scope in {"one": None, "two": strategy}.items():
         keras.utils.set_random_seed(0)
         with (scope or tf.distribute.get_strategy()).scope():
-            model = HandedInASVAE(IMAGE_SHAPE, latent_dim=3, filters=(3, 4), hidden_units=6)
-            model.compile(keras.optimizers.SGD(1e-4))
+            model = HandedInASVAE(IMAGE_SHAPE, latent_dim=3, filters=(3,), hidden_units=6)
+            model.compile(keras.optimizers.SGD(1e-3))
         before = flat(model)
         history = model.fit(images(NUMBER), batch_size=BATCH_SIZE, epochs=2, shuffle=False, verbose=0).history
         results[replicas] = {

@@ -36,8 +36,8 @@ statistics: with their own, decoder and encoder know which kind of a batch they 
 
 Readings and departures:
 - Images get noise N(0, t^2) in training, and the variance of p(x | z) is t^2 + a learned one: digits on black lie on a
-  set without volume, of which no density of pixels is an image and log q(x) does not exist. Means are sigmoids, for
-  pixels lie in [0, 1]. The paper does not say; it has dequantisation for CIFAR-10 and ImageNet only.
+  set without volume, of which no density of pixels is an image and log q(x) does not exist. Means and learned scales
+  are sigmoids, for pixels lie in [0, 1]. The paper does not say; it has dequantisation for CIFAR-10 and ImageNet only.
 - Gaussian posteriors where the paper has 80 steps of an unnamed flow, for MNIST. L_z needs the density of q(z | x) at a
   given z; `posterior` takes any flow, and that of "coupling" has it at the price of a draw.
 - "MLP" is one hidden layer. All convolutions are 3x3, some of figures 5.2 and 5.3 are 5x5. No dropout.
@@ -62,7 +62,7 @@ from vaezoo.replicas import global_batch_size, replica_id
 
 tfd = tfp.distributions
 
-INITIAL_SCALE = 0.3  # of p(x | z), which is about that of a pixel
+INITIAL_LOGIT = math.log(0.3 / 0.7)  # of the learned scale of p(x | z): 0.3 is that of a digit's pixels
 
 
 class Pairs(NamedTuple):
@@ -326,7 +326,6 @@ class ASVAE(LatentVariableModel):
         self.decoder = deconvolutions(
             self.image_shape, latent_dim, self.filters, convs_per_stage, hidden_units, dtype=dtype, name="decoder"
         )
-        self.log_scale_bias = math.log(INITIAL_SCALE)
         sizes = self.image_shape, latent_dim, self.filters, hidden_units
         self.discriminators = make_discriminators(*sizes, dtype=dtype, name="discriminators")
         self.discriminator_tracker = ExampleMean(name="discriminator_loss")
@@ -337,8 +336,8 @@ class ASVAE(LatentVariableModel):
 
     def image_distribution(self, z):
         """Latents [B, D] -> p(x | z): batch shape [B], event shape [H, W, C]."""
-        logit_loc, log_scale = tf.split(tf.cast(self.decoder(z), tf.float32), 2, axis=-1)
-        scale = tf.sqrt(tf.square(self.noise_stddev) + tf.exp(2.0 * (log_scale + self.log_scale_bias)))
+        logit_loc, logit_scale = tf.split(self.decoder(z), 2, axis=-1)
+        scale = tf.sqrt(self.noise_stddev**2 + tf.square(tf.sigmoid(logit_scale + INITIAL_LOGIT)))
         return tfd.Independent(tfd.Normal(tf.sigmoid(logit_loc), scale), 3)
 
     # The game.
