@@ -69,7 +69,9 @@ def test_small_cards_are_true(figures, real_data, name):
     assert figures(name, images).elbo == pytest.approx(value, abs=0.5 * standard_error)
 
 
-@pytest.mark.parametrize("name", ["iaf_mnist", "iaf_mnist_diagonal", "planar_mnist", "avae_mnist"])
+@pytest.mark.parametrize(
+    "name", ["iaf_mnist", "iaf_mnist_diagonal", "planar_mnist", "avae_mnist", "stein_vae_mnist", "stein_viwae_mnist"]
+)
 def test_dearer_mnist_cards_are_true(figures, test_images, name):
     """All 10,000 images with another draw of z each."""
     value, standard_error = claimed(name)
