@@ -6,7 +6,7 @@ import math
 import numbers
 
 UNKNOWN = -1  # the label of an example whose class is not known, as in scikit-learn
-MOST_LISTED = 25  # longer lists of names help nobody
+MOST_LISTED = 50  # longer lists of names help nobody
 
 
 def positive_int(name, value):

@@ -50,9 +50,9 @@ Label = Annotated[int | None, typer.Option(help="Only this class, of a model wit
 def list_entries():
     """List the zoo's entries."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("name", "what it is", "data", "weights", box=None)
+    table = Table(Column("name", no_wrap=True), "what it is", "data", "weights", box=None)
     for name in config.names():
         entry = config.read(name)
         table.add_row(name, entry.card.summary, entry.data.name, entry.weights.measured if entry.weights else "none")
