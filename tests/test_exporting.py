@@ -94,6 +94,8 @@ class Export(NamedTuple):
 def input_array(model, spec, num_rows):
     rng = np.random.default_rng(num_rows)
     shape = [num_rows, *spec.shape[1:]]
+    if spec.name == "counts":
+        return rng.poisson(0.5, shape).astype(np.float32)
     if spec.dtype.is_floating:
         return rng.random(shape, np.float32)
     return rng.integers(model.num_classes if spec.name == "label" else 1000, size=shape, dtype=np.int32)
