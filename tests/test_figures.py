@@ -94,6 +94,25 @@ def figures_of_500(name, images):
     return evaluation.evaluate(vaezoo.load(name), images[:500], transform=transform, num_samples=32, chunk=8)
 
 
+@pytest.mark.parametrize("name", ["as_vae_mnist", "as_vae_r_mnist"])
+def test_cards_of_grey_densities_are_true(figures, real_data, name):
+    """All 10,000 grey test images: the bound by another draw, and the RMSE, which has none."""
+    images = data.transform_once(real_data("mnist").test.images, "unit_interval")
+    value, standard_error = claimed(name)
+    measured = figures(name, images, num_samples=1)
+    assert measured.elbo == pytest.approx(value, abs=0.5 * standard_error)
+    stated = float(re.search(r"RMSE ([\d.]+)", config.read(name).weights.measured).group(1))
+    assert measured.rmse == pytest.approx(stated, abs=1e-4)
+
+
+def test_reconstruction_suffers_where_generation_counts(figures, real_data):
+    """AS-VAE-r against AS-VAE, whose KL stays as near to the prior."""
+    images = data.transform_once(real_data("mnist").test.images, "unit_interval")
+    half, whole = (figures(name, images, num_samples=1) for name in ("as_vae_r_mnist", "as_vae_mnist"))
+    assert half.rmse < whole.rmse
+    assert whole.kl < 2 * half.kl
+
+
 def test_the_cifar10_card_is_true(figures, real_data):
     """All 10,000 real test images, one draw of z each, averaged weights."""
     images = data.transform_once(real_data("cifar10").test.images, "grey_levels")
