@@ -32,7 +32,7 @@ log q(z), which the bound has besides, are inside of f1 and f2. Where f1 and f2 
     x -> convolutions of stride 2 -> average over the image [B, F] (-> beside a dense layer of z) -> dense -> [B]
 
 Batch normalisation and rectifiers follow each convolution. Inferred and generated pairs are normalised by the same
-statistics: with their own, decoder and encoder know which kind of a batch they have, and p(x) fell to one image.
+statistics: with their own, decoder and encoder know which kind of a batch they have (once p(x) fell to one image).
 
 Readings and departures:
 - Images get noise N(0, t^2) in training, and the variance of p(x | z) is t^2 + a learned one: digits on black lie on a
