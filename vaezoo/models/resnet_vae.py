@@ -350,11 +350,10 @@ class ResNetVAE(LatentVariableModel):
     def metrics(self):
         return [*super().metrics, *self.kl_of_layer_trackers]
 
-    def _update_metrics(self, loss, terms):
-        kl = tf.reduce_mean(self.kl_per_layer(terms), axis=0)  # [B, L]
-        for index, tracker in enumerate(self.kl_of_layer_trackers):
-            tracker.update_state(kl[:, index])
-        return super()._update_metrics(loss, terms)
+    def _update_metrics(self, loss, terms, **measured):
+        kl = tf.unstack(tf.reduce_mean(self.kl_per_layer(terms), axis=0), num=self.num_blocks, axis=1)  # L times [B]
+        layers = {tracker.name: value for tracker, value in zip(self.kl_of_layer_trackers, kl, strict=True)}
+        return super()._update_metrics(loss, terms, **measured, **layers)
 
     def _top(self, batch_size):
         """Returns h_L, the learned vector at each place of the map, [B, h, w, F]."""
