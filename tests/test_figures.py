@@ -153,11 +153,18 @@ def claimed_error(name):
 
 
 def test_annealing_agrees_with_importance_sampling(test_images):
-    """On 50 images, whose differences have a standard error of 0.2: chains that never see the posterior against it."""
-    model, images = vaezoo.load("vae_mnist"), test_images[:50]
+    """To 0.3 nat, on 100 images: chains that never see the posterior against it.
+
+    Two standard errors more, for chains of other seeds, or of a machine that rounds otherwise, go other ways. The
+    estimate is the higher one by 0.23 nats (0.09) on 200 images: 5000 samples are a little short of log p(x).
+    """
+    model, images = vaezoo.load("vae_mnist"), test_images[:100]
     annealed = annealed_estimate(model, images).log_likelihood
-    importance = model.log_likelihood(images, num_samples=5000).numpy()
-    assert (annealed - importance).mean() == pytest.approx(0, abs=0.3)
+    importance = np.concatenate([model.log_likelihood(part, num_samples=5000).numpy() for part in np.split(images, 2)])
+    difference = annealed - importance
+    standard_error = difference.std() / np.sqrt(len(difference))
+    assert standard_error < 0.2
+    assert abs(difference.mean()) < 0.3 + 2 * standard_error
 
 
 def test_vae_mnist_reaches_98_nats(figures, test_images):
