@@ -223,18 +223,37 @@ def test_known_densities_follow_the_divergence_of_images_by_p_and_that_of_poster
         np.testing.assert_allclose(gradient, central_differences(half), atol=1e-8)
 
 
-def test_pairs_have_the_densities_of_scipy():
-    noise = np.random.default_rng(1).standard_normal((5, LATENTS + PIXELS))
-    pairs = linear_gaussian().generated_pairs(
-        tf.constant(noise[:, :LATENTS]), tf.constant(noise[:, LATENTS:].reshape(-1, *SHAPE))
-    )
+class Recorder:
+    """Discriminators that keep the pairs that they are shown."""
+
+    shown_to_encoder = staticmethod(tf.identity)
+
+    def log_ratios(self, inferred, generated):
+        self.pairs = inferred, generated
+        return LogRatios(tf.zeros_like(inferred.log_q), tf.zeros_like(generated.log_q), None)
+
+
+@pytest.mark.parametrize("objective", [SymmetricBound(), R, G])
+def test_pairs_have_the_densities_of_scipy(objective):
+    model, recorder = linear_gaussian(), Recorder()
+    model.discriminators, model.objective = recorder, objective
+    rng = np.random.default_rng(1)
+    data, noise = rng.standard_normal((5, PIXELS)), rng.standard_normal((5, 2 * LATENTS + 2 * PIXELS))
+    model.game(tf.constant(data.reshape(-1, *SHAPE)), tf.constant(noise))
     of = named(PARAMETERS)
-    x = noise[:, :LATENTS] @ of["W"].T + of["b"] + of["t"] * noise[:, LATENTS:]
-    np.testing.assert_allclose(pairs.x[..., 0, 0], x, atol=1e-12)
-    for row, z in enumerate(noise[:, :LATENTS]):
-        log_lik = multivariate_normal(of["W"] @ z + of["b"], np.diag(of["t"] ** 2)).logpdf(x[row])
-        log_q = multivariate_normal(of["V"] @ x[row] + of["c"], np.diag(of["s"] ** 2)).logpdf(z)
-        np.testing.assert_allclose([pairs.log_lik[row], pairs.log_q[row]], [log_lik, log_q])
+    inferred_z = data @ of["V"].T + of["c"] + of["s"] * noise[:, :LATENTS]
+    z = noise[:, LATENTS : 2 * LATENTS]
+    x = z @ of["W"].T + of["b"] + of["t"] * noise[:, -PIXELS:]
+    for pairs, expected_x, expected_z in zip(recorder.pairs, (data, x), (inferred_z, z), strict=True):
+        np.testing.assert_allclose(pairs.x[..., 0, 0], expected_x, atol=1e-12)
+        np.testing.assert_allclose(pairs.z, expected_z, atol=1e-12)
+        for row, (one_x, one_z) in enumerate(zip(expected_x, expected_z, strict=True)):
+            densities = [
+                multivariate_normal(of["W"] @ one_z + of["b"], np.diag(of["t"] ** 2)).logpdf(one_x),
+                multivariate_normal(of["V"] @ one_x + of["c"], np.diag(of["s"] ** 2)).logpdf(one_z),
+                multivariate_normal(np.zeros(LATENTS)).logpdf(one_z),
+            ]
+            np.testing.assert_allclose([pairs.log_lik[row], pairs.log_q[row], pairs.log_prior[row]], densities)
 
 
 # The players.
@@ -262,8 +281,7 @@ def moved(before, variables):
 
 def test_as_vae_r_of_known_densities_has_the_gradient_of_the_plain_vae():
     model = make(R)
-    noise = model.game_noise(len(IMAGES), seed=[0, 1]).numpy()
-    noise[:, 6:36] = 0.0  # that on the images
+    noise = model.game_noise(len(IMAGES), seed=[0, 1])
     with tf.GradientTape() as tape:
         contest, *_ = model.game(tf.constant(IMAGES), noise)
         of_game = tf.reduce_mean(R(contest, 0))
@@ -321,26 +339,39 @@ def test_unpaired_takes_no_image_with_its_own_code():
     assert sorted(z.numpy()) == sorted(x.numpy())
 
 
-@pytest.mark.parametrize(("objective", "followed"), [(R, "inferred"), (G, "generated")])
-def test_averages_follow_the_pairs_that_count(objective, followed):
+@pytest.mark.parametrize(("objective", "kinds"), [(R, "inferred"), (G, "generated"), (SymmetricBound(), "both")])
+def test_averages_follow_the_images_and_the_codes_that_count(objective, kinds):
     model = make(objective, learning_rate=0.0)
-    averages = [weight for weight in model.encoder_maps.weights if weight.path.endswith("/mean")]
-    before = values(averages)
-    noise = model.game_noise(len(IMAGES), seed=[0, 1])
+    nets = model.encoder_maps, model.encoder_dense, model.decoder
+    averages = [weight for net in nets for weight in net.weights if weight.path.endswith(("/mean", "/variance"))]
+    before, noise = values(averages), model.game_noise(len(IMAGES), seed=[0, 1])
     model.game(tf.constant(IMAGES), noise)
     after = values(averages)
+    assert all(moved(before, averages))
     for average, value in zip(averages, before, strict=True):
         average.assign(value)
-    data = {"inferred": IMAGES, "generated": None}[followed]
-    if data is None:
-        with batch_statistics(update=False):
-            data = model.generated_pairs(noise[:, 3:6], tf.reshape(noise[:, -30:], IMAGES.shape)).x
-    else:
-        data = data + 0.1 * tf.reshape(noise[:, 6:36], IMAGES.shape)
     with batch_statistics():
-        model.encoder_maps(data)
+        q = model.approximate_posterior(IMAGES)
+    inferred, generated = q.mean() + q.stddev() * noise[:, :3], noise[:, 3:6]
+    codes = {"inferred": [inferred], "generated": [generated], "both": [inferred, generated]}[kinds]
+    with batch_statistics():
+        model.decoder(tf.concat(codes, axis=0))
     for one, other in zip(after, values(averages), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_discriminators_are_shown_images_with_noise_and_the_encoder_without():
+    """The bound of images as they are, whatever the noise on what the discriminators compare."""
+    model = make(R)
+    recorder = Recorder()
+    model.discriminators = recorder
+    noise = model.game_noise(len(IMAGES), seed=[0, 1]).numpy()
+    _, terms, _ = model.game(tf.constant(IMAGES), tf.constant(noise))
+    noise_data = noise[:, 6:36].reshape(IMAGES.shape)
+    np.testing.assert_allclose(recorder.pairs[0].x, IMAGES + 0.1 * noise_data, atol=1e-6)
+    noise[:, 6:36] = 0.0
+    _, same, _ = model.game(tf.constant(IMAGES), tf.constant(noise))
+    np.testing.assert_allclose(elbo(terms), elbo(same), rtol=1e-5)
 
 
 def test_what_has_no_weight_is_not_looked_at():

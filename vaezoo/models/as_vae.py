@@ -359,18 +359,25 @@ class ASVAE(LatentVariableModel):
 
     # The game.
 
-    def inferred_pairs(self, x, noise):
-        """Images [B, H, W, C] and noise [B, D] -> `Pairs` with z ~ q(z | x)."""
-        z, log_q = reparameterize(self.approximate_posterior(x), noise[tf.newaxis])  # [1, B, D], [1, B]
-        z, log_q = z[0], log_q[0]
-        return Pairs(x, z, self.image_distribution(z).log_prob(x), log_q, self.prior.log_prob(z))
+    def both_image_distributions(self, inferred_z, z):
+        """Two kinds of codes, [B, D] each -> p(x | z) at each, by one function: their statistics are common.
 
-    def generated_pairs(self, z, noise):
-        """Codes [B, D] and noise [B, H, W, C] -> `Pairs` with x ~ p(x | z)."""
-        p = self.image_distribution(z)
-        x = p.mean() + p.stddev() * noise
-        q = self.approximate_posterior(self.discriminators.shown_to_encoder(x))
-        return Pairs(x, z, p.log_prob(x), q.log_prob(z), self.prior.log_prob(z))
+        They are taken from the codes that the objective weighs.
+        """
+        if self.objective.reconstruction_weight and self.objective.generation_weight:
+            with batch_statistics():
+                p = self.image_distribution(tf.concat([inferred_z, z], axis=0))
+            size = tf.shape(z)[0]
+            return p[:size], p[size:]
+        if self.objective.reconstruction_weight:
+            with batch_statistics() as taken:
+                of_inferred = self.image_distribution(inferred_z)
+            with held_statistics(taken):
+                return of_inferred, self.image_distribution(z)
+        with batch_statistics() as taken:
+            of_generated = self.image_distribution(z)
+        with held_statistics(taken):
+            return self.image_distribution(inferred_z), of_generated
 
     def game_noise(self, batch_size, *, seed):
         """Returns the noise of a step's game, [B, 2D + 2HWC]; see `game`."""
@@ -379,8 +386,7 @@ class ASVAE(LatentVariableModel):
     def game(self, x, noise):
         """Draws pairs and asks the discriminators.
 
-        Batch normalisation takes the statistics of the pairs that the objective weighs, and if it weighs both, of the
-        inferred ones; it treats the others alike.
+        The encoder normalises images and generated images by their own statistics; those of images are averaged.
 
         Args:
             x: images in [0, 1], [B, H, W, C].
@@ -392,17 +398,16 @@ class ASVAE(LatentVariableModel):
         pixels = math.prod(self.image_shape)
         noise_z, z, *of_images = tf.split(noise, [self.latent_dim] * 2 + [pixels] * 2, axis=-1)
         noise_data, noise_x = (tf.reshape(part, tf.shape(x)) for part in of_images)
-        x += self.noise_stddev * noise_data
-        if self.objective.reconstruction_weight:
-            with batch_statistics() as taken:
-                inferred = self.inferred_pairs(x, noise_z)
-            with held_statistics(taken):
-                generated = self.generated_pairs(z, noise_x)
-        else:
-            with batch_statistics() as taken:
-                generated = self.generated_pairs(z, noise_x)
-            with held_statistics(taken):
-                inferred = self.inferred_pairs(x, noise_z)
+        with batch_statistics():
+            inferred_z, log_q = reparameterize(self.approximate_posterior(x), noise_z[tf.newaxis])  # [1, B, D], [1, B]
+        inferred_z = inferred_z[0]
+        p, p_generated = self.both_image_distributions(inferred_z, z)
+        shown = x + self.noise_stddev * noise_data
+        inferred = Pairs(shown, inferred_z, p.log_prob(x), log_q[0], self.prior.log_prob(inferred_z))
+        generated_x = p_generated.mean() + p_generated.stddev() * noise_x
+        with batch_statistics(update=False):
+            q = self.approximate_posterior(self.discriminators.shown_to_encoder(generated_x))
+        generated = Pairs(generated_x, z, p_generated.log_prob(generated_x), q.log_prob(z), self.prior.log_prob(z))
         with batch_statistics():
             ratios = self.discriminators.log_ratios(inferred, generated)
         contest = Contest(inferred.log_lik, generated.log_q, ratios.of_inferred, ratios.of_generated)
