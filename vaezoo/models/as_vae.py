@@ -36,20 +36,21 @@ Batch normalisation and rectifiers follow each convolution, and each dense layer
 kinds are decoded in one batch, so that p(x | z) is one function of them. The encoder normalises data and generated
 images by their own statistics, and averages those of data.
 
-What AS-VAE-g learns from hangs on three things that the paper does not say, or says otherwise; without any one of them
-p(x) or q(z | x) fell to a point (measured on MNIST, one seed each):
+What AS-VAE-g needs, which the paper does not say, or says otherwise (MNIST, one short run each, without decay):
 - The decoder's dense layers have their units normalised, each over the batch, so that none can stop to depend on z.
-  Without, all samples were one image after 100 steps, against other discriminators and rates too.
+  Without, all samples were one image, from 100 steps on, against each of four discriminators.
 - So have the encoder's. Without, 3 of its 256 rectifiers were alive after 860 steps, and q(z | x) was the prior.
-- r(x) sees where in the image its features are. Averaged over the image, as figure 5.1 has it for f, it beats decoders
-  by far for hundreds of steps, whose samples are one image meanwhile; without batch normalisation they stay so.
+- r(x) sees where in the image its features are. Averaged over the image, as figure 5.1 has it for f, it was far ahead
+  for some hundred steps, with one image for all samples, before they spread; a net without batch normalisation that
+  averages held them at one image for all of 400 steps, and one that does not let them spread from the start.
 
 Readings and departures:
 - Discriminators see data with noise N(0, t^2), and the variance of p(x | z) is t^2 + a learned one: digits on black
   lie on a set without volume, of which no density of pixels is an image and log q(x) does not exist. Encoder and
-  log p(x | z) see the data as they are, so that L_x is their bound. (With noise for the encoder, too, the KL from the
-  prior of MNIST's test images was 175 nats as they are, and 54 with noise.) Means and learned scales are sigmoids, for
-  pixels lie in [0, 1]. The paper does not say; it has dequantisation for CIFAR-10 and ImageNet only.
+  log p(x | z) see the data as they are, so that L_x is their bound. (Of one training with noise for the encoder, too,
+  and the inferred pairs' statistics for all, the KL from the prior was 54 nats on images with noise, 175 on those as
+  they are: which of the two did it was not told apart.) Means and learned scales are sigmoids, for pixels lie in
+  [0, 1]. The paper does not say; it has dequantisation for CIFAR-10 and ImageNet only.
 - Gaussian posteriors where the paper has 80 steps of an unnamed flow, for MNIST. L_z needs the density of q(z | x) at a
   given z; `posterior` takes any flow, and that of "coupling" has it at the price of a draw.
 - "MLP" is one hidden layer, of sizes that are not printed. All convolutions are 3x3, some of figures 5.2 and 5.3 are
@@ -82,7 +83,7 @@ class Pairs(NamedTuple):
     """Images and codes in pairs, and their densities.
 
     Attributes:
-        x: [B, H, W, C].
+        x: as discriminators see it, [B, H, W, C]: data have noise, which z and the densities know nothing of.
         z: [B, D].
         log_lik, log_q, log_prior: log p(x | z), log q(z | x) and log p(z), nats, [B].
     """
@@ -298,7 +299,8 @@ class ASVAE(LatentVariableModel):
         hidden_units: int, units of the dense layers.
         posterior: a name in `vaezoo.posteriors.POSTERIORS`.
         posterior_args: dict of further arguments of that posterior; None for its defaults.
-        noise_stddev: standard deviation of the noise on real images, and the floor of the scale of p(x | z).
+        noise_stddev: standard deviation of the noise on the data that discriminators see, and the floor of the scale of
+            p(x | z).
         discriminator: a name in `DISCRIMINATORS`.
 
     Raises:
