@@ -1,5 +1,6 @@
 """Bags of words: the Poisson likelihood, what is legal, where documents come from, how they are measured and shown."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -13,7 +14,7 @@ import tensorflow as tf
 from scipy.stats import multinomial, poisson
 from test_cli import vaezoo
 
-from vaezoo import data, evaluation, exporting, plots, training
+from vaezoo import config, data, evaluation, exporting, plots, training, zoo
 from vaezoo.annealing import annealed_estimate
 from vaezoo.likelihoods import LIKELIHOODS
 from vaezoo.models import ADGM, AVAE, M2, VAE
@@ -520,3 +521,48 @@ def test_latents_of_documents_are_drawn_and_samples_refused(run):
     refused = vaezoo("sample", "run", cwd=run)
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1] == "vaezoo: `model` must be a model of images. Received: VAE of counts"
+
+
+# The weights that are shipped, and their words.
+
+
+ENTRY = "stein_poisson_20news"
+
+
+def test_the_words_of_an_entry_are_those_that_its_weights_count():
+    settings = config.read(ENTRY)
+    words = zoo.words(settings)
+    assert [len(words)] == [len(set(words))] == settings.model.args["image_shape"]
+    assert zoo.words(dataclasses.replace(settings, weights=None)) is None
+    assert zoo.words(config.read("vae_digits")) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "received"),
+    [
+        (lambda words: words[1:], "1994 words for 1995"),
+        (lambda words: (words[0], words[2], words[1], *words[3:]), "'one' for 'write' at 1"),
+    ],
+    ids=["fewer", "another order"],
+)
+def test_documents_of_other_words_than_the_weights_count_are_refused(change, received):
+    settings = config.read(ENTRY)
+    words = zoo.words(settings)
+    zoo.check_words(settings, words)
+    zoo.check_words(settings, None)  # arrays that do not say
+    with pytest.raises(ValueError, match=f"`data` must count the words of {ENTRY}, .*Received: {received}$"):
+        zoo.check_words(settings, change(words))
+
+
+def test_topics_of_an_entry_need_no_data(tmp_path):
+    result = vaezoo("topics", ENTRY, "--num-words", 3, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()[1:]]
+    assert len(rows) == 50
+    assert set().union(*(row[1:] for row in rows)) <= set(zoo.words(config.read(ENTRY)))
+
+
+def test_evaluating_an_entry_on_other_words_is_one_line(run):
+    result = vaezoo("evaluate", ENTRY, "--data", "documents.npz", cwd=run)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].endswith(f"Received: {WORDS} words for 1995")

@@ -89,14 +89,14 @@ def train(
 ):
     """Train an entry; with several devices on all of them, with TF_CONFIG on all workers.
 
-    With --data, the model takes the shape of the images, or the number of words, that it is given.
+    With --data, and of documents, the model takes the shape of the images, or the number of words, that it is given.
     """
     replaced = _overrides(overrides, data_path)
     entry = config.read(name, replaced)
     _import_tensorflow()
     from vaezoo import callbacks, data, training
 
-    if data_path:
+    if data_path or entry.data.transform == "counts":
         shape = data.load(entry.data.name).train.images.shape[1:]
         entry = config.read(name, {"model.args.image_shape": list(shape), **replaced})
     directory = directory or training.default_directory(name, entry)
@@ -140,7 +140,7 @@ def evaluate(
     model, entry = _load(name, weights, overrides, data_path)
     from vaezoo import data, evaluation
 
-    test = data.load(entry.data.name).test
+    test = _splits(entry).test
     images = data.transform_once(test.images[:limit], entry.data.transform)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -359,9 +359,9 @@ def topics(
     from rich.table import Table
 
     model, entry = _load(name, weights, overrides, data_path)
-    from vaezoo import data, evaluation
+    from vaezoo import evaluation, zoo
 
-    words = data.load(entry.data.name).words
+    words = (None if data_path else zoo.words(entry)) or _splits(entry).words
     if words is None:
         raise ValueError(f"`data name` must be of documents whose words are known. Received: {entry.data.name}")
     table = Table("unit", "words", box=None)
@@ -438,14 +438,24 @@ def _load(name, weights, overrides, data_path=None):
     _import_tensorflow()
     from vaezoo import zoo
 
-    return zoo.load_config(entry, weights or zoo.pretrained(name, entry)), entry
+    model = zoo.load_config(entry, weights or zoo.pretrained(name, entry))
+    return model, dataclasses.replace(entry, weights=None) if weights else entry  # its figures are of its own weights
+
+
+def _splits(entry):
+    """Returns the `Splits` of an entry's data; documents of other words than its weights' are refused."""
+    from vaezoo import data, zoo
+
+    splits = data.load(entry.data.name)
+    zoo.check_words(entry, splits.words)
+    return splits
 
 
 def _test_images(entry, num_images):
     """Returns the first test images of an entry's data, transformed, and their labels, or None."""
     from vaezoo import data
 
-    test = data.load(entry.data.name).test
+    test = _splits(entry).test
     images = data.transform_once(test.images[:num_images], entry.data.transform)
     return images, None if test.labels is None else test.labels[:num_images]
 

@@ -108,7 +108,10 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Trained weights: a file beside the configs, or a url; what made them and the figures they reach."""
+    """Trained weights: a file beside the configs, or a url; what made them and the figures they reach.
+
+    `words`, of a model of documents, is a file beside the configs: the words that it counts, one to a line.
+    """
 
     sha256: str
     command: str
@@ -116,6 +119,7 @@ class Weights:
     measured: str
     file: str = ""
     url: str = ""
+    words: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

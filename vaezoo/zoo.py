@@ -57,6 +57,27 @@ def pretrained(name, settings):
     return _verified(settings.weights)
 
 
+def words(settings):
+    """Returns the V words that the weights of a `vaezoo.config.Config` count, or None where it has none."""
+    if settings.weights is None or not settings.weights.words:
+        return None
+    return tuple((config.config_dir() / settings.weights.words).read_text("utf-8").splitlines())
+
+
+def check_words(settings, given):
+    """Raises `ValueError` if documents of given words, or None, are not counts of the words of a config's weights."""
+    known = words(settings)
+    if known is None or given is None or tuple(given) == known:
+        return
+    if len(given) == len(known):
+        at = next(index for index, pair in enumerate(zip(given, known, strict=True)) if pair[0] != pair[1])
+        received = f"{given[at]!r} for {known[at]!r} at {at}"
+    else:
+        received = f"{len(given)} words for {len(known)}"
+    path = config.config_dir() / settings.weights.words
+    raise ValueError(f"`data` must count the words of {settings.name}, in the order of {path}. Received: {received}")
+
+
 def build(settings, *, jit_compile=None, steps_per_execution=1):
     """Returns the model of a `vaezoo.config.Config`, compiled, its weights drawn from the config's seed.
 
