@@ -113,6 +113,14 @@ def train_command(directory, epochs, *more):
     return ["train", "vae_digits", "--dir", str(directory), *sets, *more]
 
 
+def game_command(directory):
+    """An epoch of AS-VAE, both players of which have an optimizer, on digits."""
+    model = {"image_shape": [8, 8, 1], "filters": [4, 5], "hidden_units": 8, "latent_dim": 3}
+    settings = {"data.name": '"digits"', "train.epochs": 1, **{f"model.args.{key}": model[key] for key in model}}
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    return ["train", "as_vae_mnist", "--dir", str(directory), *sets]
+
+
 def run_workers(folder, commands_of_workers):
     """Runs as many workers as there are lists of commands; returns what each of them found."""
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(len(commands_of_workers))]}
@@ -131,7 +139,7 @@ def run_workers(folder, commands_of_workers):
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory):
-    """Two workers train for 2 epochs at a stretch and in two parts, and try to train in a used folder."""
+    """Two workers train for 2 epochs at a stretch and in two parts, try to train in a used folder, and play a game."""
     folder = tmp_path_factory.mktemp("workers")
     commands = [
         [
@@ -139,6 +147,7 @@ def workers(tmp_path_factory):
             train_command(folder / "parts", 1),
             train_command(folder / "parts", 2, "--resume"),
             train_command(folder / "parts", 2),
+            game_command(folder / "game"),
         ]
         for whole in (folder / "whole", folder / "of_the_second_worker")
     ]
@@ -151,6 +160,13 @@ def test_two_workers_end_with_the_same_weights(workers):
         assert chief[run]["status"] == other[run]["status"] == 0
         assert len(chief[run]["weights"]) > 0
         assert chief[run]["weights"] == other[run]["weights"]
+
+
+def test_two_workers_play_one_game(workers):
+    _, (chief, other) = workers
+    assert chief[4]["status"] == other[4]["status"] == 0
+    assert np.isfinite(chief[4]["weights"]).all()
+    assert chief[4]["weights"] == other[4]["weights"]  # of both players, and averages
 
 
 def test_two_workers_take_the_steps_of_two_replicas(workers, replicas):
@@ -166,7 +182,7 @@ def test_a_run_of_two_workers_resumes_bit_for_bit(workers):
 
 def test_the_chief_alone_writes(workers):
     folder, _ = workers
-    assert {path.name for path in folder.iterdir()} == {"whole", "parts", "worker_0.json", "worker_1.json"}
+    assert {path.name for path in folder.iterdir()} == {"whole", "parts", "game", "worker_0.json", "worker_1.json"}
     names = {"config.json", "state.npz", "last.weights.h5", "best.weights.h5", "log.csv", "images", "tensorboard"}
     assert {path.name for path in (folder / "whole").iterdir()} == names
 
