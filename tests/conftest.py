@@ -1,5 +1,7 @@
 """What the tests share: quiet TensorFlow, tiny models, and the reason why real data is missing."""
 
+import contextlib
+import io
 import os
 import pathlib
 import shutil
@@ -12,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 
+from vaezoo import cli
 from vaezoo.models import MODELS
 from vaezoo.objectives import Stein
 
@@ -143,6 +146,20 @@ TINY = {
 
 # What systems train on that can't do with their own default objective at these sizes.
 DEFAULT_OBJECTIVES = dict.fromkeys(["stein_vae", "semi_supervised_stein_vae"], Stein(3, num_examples=40))
+
+
+def vaezoo(*arguments, cwd="."):
+    """Runs the command as a user types it, in this process: to import TensorFlow takes longer than most commands."""
+    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv, status = ["vaezoo", *map(str, arguments)], 0
+    try:
+        with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    except SystemExit as stop:
+        status = stop.code
+    finally:
+        sys.argv = argv
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import vaezoo
 from scipy.stats import multinomial, poisson
-from test_cli import vaezoo
 
 from vaezoo import config, data, evaluation, exporting, plots, training, zoo
 from vaezoo.annealing import annealed_estimate

@@ -1,16 +1,17 @@
 """Classifier score and Frechet distance, against closed forms and plain loops; samples measured; the command line."""
 
+import functools
 import json
 import math
-import sys
 import types
 
+import conftest
 import keras
 import numpy as np
 import pytest
 import scipy.linalg
 
-from vaezoo import cli, data, files, image_classifier, sample_scores, zoo
+from vaezoo import data, files, image_classifier, sample_scores, zoo
 from vaezoo.domains import COUNTS, IMAGES
 from vaezoo.sample_scores import classifier_score, frechet_distance
 
@@ -243,23 +244,15 @@ def folder(tmp_path_factory, trained):
 
 
 @pytest.fixture
-def vaezoo(folder, monkeypatch, capsys):
-    """Returns a function that runs the command in that folder, in this process: exit status, stdout, stderr."""
-    monkeypatch.chdir(folder)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vaezoo", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code, *capsys.readouterr()
-
-    return run
+def vaezoo(folder):
+    """Returns a function that runs the command in that folder."""
+    return functools.partial(conftest.vaezoo, cwd=folder)
 
 
 def test_score_writes_a_table_and_json(vaezoo, folder, classifier, splits):
     options = ["--classifier", "digits.keras", "--num-samples", 100, "--seed", 3, "--json", "scores.json"]
-    status, out, _ = vaezoo("score", "vae_digits", *options)
-    assert status == 0
+    result = vaezoo("score", "vae_digits", *options)
+    assert result.returncode == 0, result.stderr
     written = json.loads((folder / "scores.json").read_text())
     model = zoo.load("vae_digits")
     figures = sample_scores.score_samples(model, classifier, splits, num_samples=100, seed=3)
@@ -267,23 +260,22 @@ def test_score_writes_a_table_and_json(vaezoo, folder, classifier, splits):
     assert written["classifier_score"] == pytest.approx(figures.classifier_score, rel=1e-4)
     assert written["name"] == "vae_digits"
     assert written["classifier_sha256"] == files.sha256(folder / "digits.keras")
-    assert f"{written['classifier_score']:.4f}" in out
+    assert f"{written['classifier_score']:.4f}" in result.stdout
 
 
 def test_train_classifier_writes_what_it_says(vaezoo, folder, splits):
-    status, out, _ = vaezoo("train-classifier", "digits", "new/net.keras", "--epochs", 2)
-    assert status == 0
+    result = vaezoo("train-classifier", "digits", "new/net.keras", "--epochs", 2)
+    assert result.returncode == 0, result.stderr
     assert [path.name for path in (folder / "new").iterdir()] == ["net.keras"]
     wrong = image_classifier.load(folder / "new" / "net.keras").error_rate(*splits.test)
-    assert out.splitlines()[-1] == f"new/net.keras: {wrong:.2f} % of 300 test images wrong"
+    assert result.stdout.splitlines()[-1] == f"new/net.keras: {wrong:.2f} % of 300 test images wrong"
 
 
 def assert_one_line(result, message):
-    status, _, err = result
-    assert status == 1
-    (line,) = (line for line in err.splitlines() if line.startswith("vaezoo:"))
+    assert result.returncode == 1
+    (line,) = (line for line in result.stderr.splitlines() if line.startswith("vaezoo:"))
     assert message in line
-    assert "Traceback" not in err
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize(
