@@ -29,7 +29,9 @@ Classes (section 4.4): p(x, y | z) = p(x | z) softmax(W z + b)_y. The particles 
 
     grad_z [log p(z) + log p(x | z) + zeta log p(y | z)],   zeta = N_x / (C rho)                     (4.54)
 
-with N_x values in an image, C classes, and rho the share of labelled images among those of a step.
+with N_x values in an image, C classes, and rho the share of labelled images among those of a step. Unlabelled images
+move as without classes, for sum_y p(x, y | z) = p(x | z) whatever W is: they shape the codes that a linear W has to
+tell apart, and nothing pulls them to a class.
 
 Departures: the self term of phi is left out unless asked for, for with it the particles collapse, and the bandwidth is
 Liu and Wang's (`vaezoo.stein`); noise is drawn for each image, not shared by all; there is no dropout; one step of eta
