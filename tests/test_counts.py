@@ -562,6 +562,15 @@ def test_topics_of_an_entry_need_no_data(tmp_path):
     assert set().union(*(row[1:] for row in rows)) <= set(zoo.words(config.read(ENTRY)))
 
 
+def test_an_entry_is_trained_on_as_many_words_as_its_own_data_have(settings, tmp_path):
+    small = ["model.args.hidden_units=[8]", "model.args.latent_dim=3", "train.epochs=1", "train.batch_size=20"]
+    sets = [f"data.name={settings['data.name']}", "train.jit_compile=false", *small]
+    options = [part for value in sets for part in ("--set", value)]
+    result = vaezoo("train", ENTRY, "--dir", "run", *options, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert config.read(tmp_path / "run").model.args["image_shape"] == [WORDS]
+
+
 def test_evaluating_an_entry_on_other_words_is_one_line(run):
     result = vaezoo("evaluate", ENTRY, "--data", "documents.npz", cwd=run)
     assert result.returncode == 1
