@@ -280,6 +280,10 @@ def test_npz_of_images(tmp_path):
             "`words` must hold one word per count of a document. Received: 2 words, and `train` of shape [200, 12]",
         ),
         (
+            {"train": DOCUMENTS, "validation": DOCUMENTS, "test": DOCUMENTS, "words": ["a\nb", *"abcdefghijk"]},
+            r"`words` must be without line breaks. Received: 'a\nb'",
+        ),
+        (
             {"train": DOCUMENTS[0], "validation": DOCUMENTS, "test": DOCUMENTS},
             "`train` must have shape [N, H, W, C], or",
         ),
@@ -391,7 +395,7 @@ def settings(tmp_path_factory):
 
 def test_a_run_on_documents_has_no_pictures(settings, tmp_path):
     training.train("vae_digits", directory=tmp_path / "run", overrides=settings, verbose=0)
-    files = {"config.json", "state.npz", "log.csv", "best.weights.h5", "last.weights.h5", "tensorboard"}
+    files = {"config.json", "state.npz", "log.csv", "best.weights.h5", "last.weights.h5", "words.txt", "tensorboard"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["name"] == settings["data.name"]
 
@@ -489,7 +493,7 @@ def run(settings, tmp_path_factory):
     options = ["--data", "documents.npz", "--dir", "run", *small, "--set", "train.batch_size=20"]
     result = vaezoo("train", "vae_poisson_20news", *options, "--set", "train.jit_compile=false", cwd=folder)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == "run: best.weights.h5, last.weights.h5, log.csv, tensorboard"
+    assert result.stdout.splitlines()[-1] == "run: best.weights.h5, last.weights.h5, log.csv, words.txt, tensorboard"
     return folder
 
 
@@ -531,10 +535,10 @@ ENTRY = "stein_poisson_20news"
 
 def test_the_words_of_an_entry_are_those_that_its_weights_count():
     settings = config.read(ENTRY)
-    words = zoo.words(settings)
+    words = zoo.words(ENTRY, settings)
     assert [len(words)] == [len(set(words))] == settings.model.args["image_shape"]
-    assert zoo.words(dataclasses.replace(settings, weights=None)) is None
-    assert zoo.words(config.read("vae_digits")) is None
+    assert zoo.words(ENTRY, dataclasses.replace(settings, weights=None)) is None
+    assert zoo.words("vae_digits", config.read("vae_digits")) is None
 
 
 @pytest.mark.parametrize(
@@ -547,11 +551,11 @@ def test_the_words_of_an_entry_are_those_that_its_weights_count():
 )
 def test_documents_of_other_words_than_the_weights_count_are_refused(change, received):
     settings = config.read(ENTRY)
-    words = zoo.words(settings)
-    zoo.check_words(settings, words)
-    zoo.check_words(settings, None)  # arrays that do not say
+    words = zoo.words(ENTRY, settings)
+    zoo.check_words(ENTRY, settings, words)
+    zoo.check_words(ENTRY, settings, None)  # arrays that do not say
     with pytest.raises(ValueError, match=f"`data` must count the words of {ENTRY}, .*Received: {received}$"):
-        zoo.check_words(settings, change(words))
+        zoo.check_words(ENTRY, settings, change(words))
 
 
 def test_topics_of_an_entry_need_no_data(tmp_path):
@@ -559,7 +563,39 @@ def test_topics_of_an_entry_need_no_data(tmp_path):
     assert result.returncode == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines()[1:]]
     assert len(rows) == 50
-    assert set().union(*(row[1:] for row in rows)) <= set(zoo.words(config.read(ENTRY)))
+    assert set().union(*(row[1:] for row in rows)) <= set(zoo.words(ENTRY, config.read(ENTRY)))
+
+
+def test_a_run_knows_its_words_without_its_data_and_refuses_others(settings, tmp_path):
+    overrides = {key: value for key, value in settings.items() if key != "data.name"} | {"train.epochs": 1}
+
+    def train(words, **options):
+        splits = data.Splits.from_arrays(DOCUMENTS[:100], DOCUMENTS[100:150], words=words)
+        training.train(
+            "vae_digits", directory=tmp_path / "run", splits=splits, overrides=overrides, verbose=0, **options
+        )
+
+    words = [f"word {index}" for index in range(WORDS)]
+    train(words)
+    assert zoo.words(tmp_path / "run", config.read(tmp_path / "run")) == tuple(words)
+    result = vaezoo("topics", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "word 11" in result.stdout
+    exported = vaezoo("export", "run", "exports", "--serving", cwd=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    (card,) = tmp_path.glob("exports/vae_digits/1/assets/model_card.json")
+    assert json.loads(card.read_text())["card"]["words"] == words
+    train(None, resume=True)  # arrays that do not say
+    with pytest.raises(ValueError, match="`data` must count the words of vae_digits.*'word 11' for 'word 0' at 0"):
+        train(words[::-1], resume=True)
+
+
+def test_in_python_too_a_model_counts_as_many_words_as_it_is_given(tmp_path):
+    splits = data.Splits.from_arrays(DOCUMENTS[:100], DOCUMENTS[100:150])
+    small = {"model.args.hidden_units": [8], "model.args.latent_dim": 3, "train.epochs": 1, "train.batch_size": 20}
+    overrides = {**small, "train.jit_compile": False}
+    model = training.train(ENTRY, directory=tmp_path / "run", splits=splits, overrides=overrides, verbose=0)
+    assert model.image_shape == (WORDS,)
 
 
 def test_an_entry_is_trained_on_as_many_words_as_its_own_data_have(settings, tmp_path):

@@ -340,12 +340,11 @@ def test_other_seeds_give_other_samples(exported, signatures_of):
 # The C program.
 
 
-@pytest.mark.parametrize("case", ["conv_vae", "m2"])
-def test_c_consumer_equals_keras(exports, case, consumer, tmp_path):
-    """For a model without and one with classes, which have all signatures; test_serving.py has it for every system."""
-    for call in exports[case].calls:
+@pytest.mark.parametrize("system", TINY)
+def test_c_consumer_equals_keras(exports, system, consumer, tmp_path):
+    for call in exports[system].calls:
         if len(next(iter(call.inputs.values()))) == BATCH_SIZES[-1]:
-            assert_same_outputs(run_consumer(consumer, exports[case].version, call, tmp_path), call.expected)
+            assert_same_outputs(run_consumer(consumer, exports[system].version, call, tmp_path), call.expected)
 
 
 # LiteRT.

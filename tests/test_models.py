@@ -17,12 +17,12 @@ from conftest import DEFAULT_OBJECTIVES, IMAGE_SHAPE, TINY
 
 from vaezoo.base import noise_seed
 from vaezoo.models import MODELS, SemiSupervisedSteinVAE
-from vaezoo.objectives import ELBO, IWAE, FreeBits, Stein, elbo, iwae
+from vaezoo.objectives import ELBO, IWAE, Stein, elbo, iwae
 from vaezoo.semi_supervised import LabelledModel, SemiSupervisedModel
 
 # A system of each of the ways to train, and one that starts from data.
 WAYS_TO_TRAIN = ["as_vae", "conv_vae", "m2", "semi_supervised_stein_vae", "stein_vae", "vae"]
-OBJECTIVES = [ELBO(), ELBO(2, analytic_kl=False), IWAE(3), FreeBits(1e-4, num_samples=20)]
+OBJECTIVES = [ELBO(), IWAE(3)]  # on the KL's closed form, and on draws of it
 
 
 def test_no_way_to_train_is_missing():
@@ -54,7 +54,7 @@ def test_a_misspelt_argument_fails(system):
 
 @pytest.fixture(scope="module")
 def in_another_process():
-    """Returns a function that lets another process read model.keras in a folder, measure it and train it further."""
+    """Returns a function that lets another process read model.keras in a folder and train it further."""
     script = """
         import pathlib, sys
         import keras, numpy as np, vaezoo.models
@@ -63,8 +63,8 @@ def in_another_process():
             model = keras.models.load_model(folder / "model.keras")
             images = np.load(folder / "images.npy")
             np.save(folder / "codes.npy", model.encode(images))
-            np.save(folder / "elbo.npy", model.evaluate(images, verbose=0, return_dict=True)["elbo"])
-            model.fit(images, epochs=1, shuffle=False, verbose=0)
+            loss = model.fit(images, epochs=1, shuffle=False, verbose=0).history["loss"]
+            np.save(folder / "loss.npy", loss)
             np.save(folder / "codes_after.npy", model.encode(images))
             assert model.objective.num_samples == 2 and model.seed == 7, model.get_compile_config()
             print("done", flush=True)
@@ -89,10 +89,9 @@ def test_saved_model_is_the_same_in_another_process(system, make_tiny, images, t
     np.save(tmp_path / "images.npy", images)
     in_another_process(tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "codes.npy"), model.encode(images))
-    elbo_here = model.evaluate(images, verbose=0, return_dict=True)["elbo"]
-    np.testing.assert_allclose(np.load(tmp_path / "elbo.npy"), elbo_here, rtol=1e-6)
-    # One more step: optimizer state, iteration count and with it the noise came back too.
-    model.fit(images, epochs=1, shuffle=False, verbose=0)
+    # One more step: objective, optimizer state, iteration count and with it the noise came back too.
+    loss_here = model.fit(images, epochs=1, shuffle=False, verbose=0).history["loss"]
+    np.testing.assert_allclose(np.load(tmp_path / "loss.npy"), loss_here, rtol=1e-6)
     np.testing.assert_allclose(np.load(tmp_path / "codes_after.npy"), model.encode(images), atol=1e-6)
 
 
@@ -123,8 +122,8 @@ def test_every_trainable_variable_gets_a_finite_gradient(system, make_tiny, imag
 
 def test_fit_with_xla_traces_its_step_once_and_lowers_the_loss(system, make_tiny, images):
     """Without XLA, half precision has to do it, below."""
-    # Gently: a free scale jumps at 1e-2.
-    model = make_tiny(system, keras.optimizers.Adam(3e-3), jit_compile=True)
+    # Not Adam, whose kernels for each variable take as long to compile as the model.
+    model = make_tiny(system, keras.optimizers.SGD(1e-3), jit_compile=True)
     model.initialize(images)
     traces, train_step = [], model.train_step
     model.train_step = lambda data: traces.append(0) or train_step(data)
@@ -235,7 +234,7 @@ def test_training_data_of_every_common_kind_gives_the_same_loss(system, make_tin
     losses = {}
     for kind, arguments in kinds.items():
         keras.utils.set_random_seed(0)
-        model = make_tiny(system)
+        model = make_tiny(system, run_eagerly=True)  # two steps take less than to trace one
         model.initialize(images)  # or else weight-normalised layers would be set from the first 20 or 40 images
         losses[kind] = model.fit(**arguments, shuffle=False, verbose=0).history["loss"][-1]
     assert np.ptp(list(losses.values())) < 1e-3 * abs(losses["array"]), losses

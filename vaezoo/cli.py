@@ -92,21 +92,18 @@ def train(
     With --data, and of documents, the model takes the shape of the images, or the number of words, that it is given.
     """
     replaced = _overrides(overrides, data_path)
-    entry = config.read(name, replaced)
+    entry = config.read(name, replaced)  # first: a mistyped name need not wait for TensorFlow
     _import_tensorflow()
-    from vaezoo import callbacks, data, training
+    from vaezoo import callbacks, training, zoo
 
-    if data_path or entry.data.transform == "counts":
-        shape = data.load(entry.data.name).train.images.shape[1:]
-        entry = config.read(name, {"model.args.image_shape": list(shape), **replaced})
     directory = directory or training.default_directory(name, entry)
-
+    settings = {"directory": directory, "resume": resume, "overrides": replaced}
     if sys.stderr.isatty():
         with callbacks.ProgressBar(entry.train.epochs) as bar:
-            training.train(entry, directory=directory, resume=resume, verbose=0, callbacks=[bar])
+            training.train(name, **settings, verbose=0, callbacks=[bar])
     else:
-        training.train(entry, directory=directory, resume=resume, verbose=2)  # a line per epoch
-    parts = ("best.weights.h5", "last.weights.h5", "log.csv", "images", "tensorboard")
+        training.train(name, **settings, verbose=2)  # a line per epoch
+    parts = ("best.weights.h5", "last.weights.h5", "log.csv", "images", zoo.RUN_WORDS, "tensorboard")
     typer.echo(f"{directory}: " + ", ".join(part for part in parts if (directory / part).exists()))
 
 
@@ -140,7 +137,7 @@ def evaluate(
     model, entry = _load(name, weights, overrides, data_path)
     from vaezoo import data, evaluation
 
-    test = _splits(entry).test
+    test = _splits(name, entry).test
     images = data.transform_once(test.images[:limit], entry.data.transform)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -263,7 +260,7 @@ def reconstruct(
     model, entry = _load(name, weights, overrides)
     from vaezoo import plots
 
-    images, _ = _test_images(entry, num_images)
+    images, _ = _test_images(name, entry, num_images)
     _save(plots.reconstructions(model, images), output, entry, "reconstruct")
 
 
@@ -279,7 +276,7 @@ def analogies(
     model, entry = _load(name, weights, overrides)
     from vaezoo import plots
 
-    images, _ = _test_images(entry, num_images)
+    images, _ = _test_images(name, entry, num_images)
     _save(plots.analogies(model, images), output, entry, "analogies")
 
 
@@ -312,7 +309,7 @@ def latents(
     model, entry = _load(name, weights, overrides, data_path)
     from vaezoo import plots
 
-    _save(plots.latents(model, *_test_images(entry, num_images)), output, entry, "latents")
+    _save(plots.latents(model, *_test_images(name, entry, num_images)), output, entry, "latents")
 
 
 @app.command()
@@ -327,7 +324,7 @@ def auxiliary(
     model, entry = _load(name, weights, overrides)
     from vaezoo import plots
 
-    _save(plots.auxiliary_space(model, *_test_images(entry, num_images)), output, entry, "auxiliary")
+    _save(plots.auxiliary_space(model, *_test_images(name, entry, num_images)), output, entry, "auxiliary")
 
 
 @app.command()
@@ -342,7 +339,7 @@ def information(
     model, entry = _load(name, weights, overrides)
     from vaezoo import plots
 
-    images, _ = _test_images(entry, num_images)
+    images, _ = _test_images(name, entry, num_images)
     _save(plots.information(model, images), output, entry, "information")
 
 
@@ -361,7 +358,7 @@ def topics(
     model, entry = _load(name, weights, overrides, data_path)
     from vaezoo import evaluation, zoo
 
-    words = (None if data_path else zoo.words(entry)) or _splits(entry).words
+    words = (None if data_path else zoo.words(name, entry)) or _splits(name, entry).words
     if words is None:
         raise ValueError(f"`data name` must be of documents whose words are known. Received: {entry.data.name}")
     table = Table("unit", "words", box=None)
@@ -396,7 +393,11 @@ def export(
 ):
     """Export a SavedModel that runs without vaezoo, with LiteRT files or for TensorFlow Serving."""
     model, entry = _load(name, weights, overrides)
+    from vaezoo import zoo
+
     card = config.as_dict(entry)
+    if words := zoo.words(name, entry):
+        card["words"] = words  # the columns of what is sent
     if serving:
         from vaezoo import serving
 
@@ -442,20 +443,20 @@ def _load(name, weights, overrides, data_path=None):
     return model, dataclasses.replace(entry, weights=None) if weights else entry  # its figures are of its own weights
 
 
-def _splits(entry):
+def _splits(name, entry):
     """Returns the `Splits` of an entry's data; documents of other words than its weights' are refused."""
     from vaezoo import data, zoo
 
     splits = data.load(entry.data.name)
-    zoo.check_words(entry, splits.words)
+    zoo.check_words(name, entry, splits.words)
     return splits
 
 
-def _test_images(entry, num_images):
+def _test_images(name, entry, num_images):
     """Returns the first test images of an entry's data, transformed, and their labels, or None."""
     from vaezoo import data
 
-    test = _splits(entry).test
+    test = _splits(name, entry).test
     images = data.transform_once(test.images[:num_images], entry.data.transform)
     return images, None if test.labels is None else test.labels[:num_images]
 

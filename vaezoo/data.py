@@ -74,6 +74,9 @@ class Splits:
                 f"`words` must hold one word per count of a document. Received: {len(words)} words, and `train` of "
                 f"shape {list(parts['train'].shape)}"
             )
+        for word in words or ():
+            if len(f"{word}.".splitlines()) > 1:
+                raise ValueError(f"`words` must be without line breaks. Received: {word!r}")
         return cls(**{name: ImageSet(images, None) for name, images in parts.items()}, words=words)
 
 

@@ -21,7 +21,11 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
     """Trains a zoo entry, or a config of the user's own, and returns the model with its last weights.
 
     The run's folder receives `config.json`, `state.npz` (what `resume` reads), `last.weights.h5`, `best.weights.h5` (by
-    the ELBO on the validation part), `log.csv`, `images/`, of a model of images, and `tensorboard/`.
+    the ELBO on the validation part), `log.csv`, `images/`, of a model of images, `words.txt`, of a model of documents
+    whose words are known, and `tensorboard/`.
+
+    Data that are given (`splits`, or "data.name" among the overrides), and documents, decide the model's `image_shape`,
+    unless it is among the overrides itself.
 
     Several workers: with TF_CONFIG set, call this before any other use of TensorFlow, with a `directory` that all
     workers can read; the chief writes it.
@@ -40,6 +44,7 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
         FileExistsError: the folder holds a run and `resume` is False.
         FloatingPointError: a term of the bound became NaN or infinite.
     """
+    overrides = overrides or {}
     if isinstance(name, config.Config):
         settings = config.parse(config.as_dict(name), overrides)
     else:
@@ -54,10 +59,15 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
     directory = pathlib.Path(directory or default_directory(name, settings))
     strategy = default_strategy()
     chief = _is_chief(strategy)
+    given = splits is not None or "data.name" in overrides
     with _all_or_none(strategy):
+        splits = splits or data.load(settings.data.name)
+        if "model.args.image_shape" not in overrides and (given or transform == "counts"):
+            shape = list(splits.train.images.shape[1:])
+            settings = config.parse(config.as_dict(settings), {"model.args.image_shape": shape})
         if chief:
             _check_folder(directory, settings, resume)
-        splits = splits or data.load(settings.data.name)
+            zoo.check_words(directory, settings, splits.words)
         if settings.data.labels:
             splits = data.draw_labels(splits, settings.data.labels, settings.data.label_seed)
         batches, steps = _batches(splits, settings)
@@ -79,7 +89,7 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
         model.domain.check(f"training {model.domain.name}", splits.train.images[:1], model.image_shape)
         start = zoo.load(recipe.start_from) if recipe.start_from else None  # before the folder is touched
         if chief:
-            _claim(directory, settings)
+            _claim(directory, settings, splits.words)
         first_epoch = state.restore(model) if resume else 0
         if first_epoch == 0:
             with strategy.scope():
@@ -168,10 +178,13 @@ def _check_folder(directory, settings, resume):
         )
 
 
-def _claim(directory, settings):
-    """Makes the folder, clears it of what a killed run was writing, and writes the config."""
+def _claim(directory, settings, words):
+    """Makes the folder, clears it of what a killed run was writing, and writes the words, if any, and the config."""
     for folder in (directory, directory / "images"):
         files.sweep(folder)
+    if words is not None:
+        with files.atomic(directory / zoo.RUN_WORDS) as path:
+            path.write_text("".join(f"{word}\n" for word in words), "utf-8")
     with files.atomic(directory / config.RUN_CONFIG) as path:
         path.write_text(json.dumps(config.as_dict(settings), indent=2), "utf-8")
 

@@ -12,6 +12,8 @@ from vaezoo import checks, config, files
 
 # TensorFlow is imported where a model is built: names and cards must not wait for it.
 
+RUN_WORDS = "words.txt"  # in the folder of a run on documents: the words that they count, one to a line
+
 
 def list_models():
     """Returns the names of the zoo's entries."""
@@ -57,16 +59,27 @@ def pretrained(name, settings):
     return _verified(settings.weights)
 
 
-def words(settings):
-    """Returns the V words that the weights of a `vaezoo.config.Config` count, or None where it has none."""
-    if settings.weights is None or not settings.weights.words:
-        return None
-    return tuple((config.config_dir() / settings.weights.words).read_text("utf-8").splitlines())
+def words(name, settings):
+    """Returns the V words that an entry's weights, or a run's, count, as far as these are known; else None.
+
+    Args:
+        name: as for `load`.
+        settings: its `vaezoo.config.Config`; without `weights`, no words of an entry are known.
+    """
+    path = _words_path(name, settings)
+    return None if path is None else tuple(path.read_text("utf-8").splitlines())
 
 
-def check_words(settings, given):
-    """Raises `ValueError` if documents of given words, or None, are not counts of the words of a config's weights."""
-    known = words(settings)
+def _words_path(name, settings):
+    if config.is_run(name):
+        path = pathlib.Path(name) / RUN_WORDS
+        return path if path.is_file() else None
+    return config.config_dir() / settings.weights.words if settings.weights and settings.weights.words else None
+
+
+def check_words(name, settings, given):
+    """Raises `ValueError` if documents of given words, or None, are not counts of the words of `words`."""
+    known = words(name, settings)
     if known is None or given is None or tuple(given) == known:
         return
     if len(given) == len(known):
@@ -74,7 +87,7 @@ def check_words(settings, given):
         received = f"{given[at]!r} for {known[at]!r} at {at}"
     else:
         received = f"{len(given)} words for {len(known)}"
-    path = config.config_dir() / settings.weights.words
+    path = _words_path(name, settings)
     raise ValueError(f"`data` must count the words of {settings.name}, in the order of {path}. Received: {received}")
 
 
