@@ -1,7 +1,8 @@
 """The battery over every system in `MODELS`, at tiny sizes.
 
-Nearly all of its time is spent on tracing training steps: what is the same code for all systems is tried on one system
-of each of the ways to train.
+Nearly all of its time is spent on tracing training steps, which takes as long as several eager ones: a test that needs
+but a step or two runs them eagerly, and what is the same code for all systems is tried on one system of each of the
+ways to train.
 """
 
 import inspect
@@ -83,8 +84,8 @@ def in_another_process():
 
 
 def test_saved_model_is_the_same_in_another_process(system, make_tiny, images, tmp_path, in_another_process):
-    model = make_tiny(system, objective=ELBO(num_samples=2, analytic_kl=False), seed=7)
-    model.fit(images, epochs=2, verbose=0)
+    model = make_tiny(system, objective=ELBO(num_samples=2, analytic_kl=False), seed=7, run_eagerly=True)
+    model.fit(images, batch_size=40, epochs=2, verbose=0)
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", images)
     in_another_process(tmp_path)
@@ -104,8 +105,9 @@ def test_weights_saved_and_loaded_give_the_same_codes(system, make_tiny, images,
 
 
 def test_every_trainable_variable_gets_a_finite_gradient(system, make_tiny, images):
-    model = make_tiny(system)
-    model.fit(images, verbose=0)  # a step, for a kernel behind a weight that starts at 0 has no gradient before it
+    model = make_tiny(system, run_eagerly=True)
+    # A step before, for a kernel behind a weight that starts at 0 has no gradient.
+    model.fit(images, batch_size=40, verbose=0)
     variables = model.bound_variables
     if isinstance(model, SemiSupervisedSteinVAE):  # p(y | z), which labels reach and bounds of images do not
         variables = [variable for variable in variables if "logits" not in variable.path]
@@ -234,7 +236,7 @@ def test_training_data_of_every_common_kind_gives_the_same_loss(system, make_tin
     losses = {}
     for kind, arguments in kinds.items():
         keras.utils.set_random_seed(0)
-        model = make_tiny(system, run_eagerly=True)  # two steps take less than to trace one
+        model = make_tiny(system, run_eagerly=True)
         model.initialize(images)  # or else weight-normalised layers would be set from the first 20 or 40 images
         losses[kind] = model.fit(**arguments, shuffle=False, verbose=0).history["loss"][-1]
     assert np.ptp(list(losses.values())) < 1e-3 * abs(losses["array"]), losses

@@ -81,7 +81,7 @@ def test_killed_at_20_random_moments_and_resumed_each_time(tmp_path):
 def test_flows_games_particles_and_averaged_weights_go_on_bit_for_bit(tmp_path, entry, settings):
     """Layers are set from data once, before the first step and never again; the averages of the weights come back."""
     overrides = {f"model.args.{key}": value for key, value in {**settings, "image_shape": [8, 8, 1]}.items()}
-    overrides |= {"data.name": "digits", "train.batch_size": 300}
+    overrides |= {"data.name": "digits", "train.batch_size": 300, "train.jit_compile": False}  # with XLA: below
     for directory, epochs in (("whole", 2), ("parts", 1), ("parts", 2)):
         model = training.train(
             entry,
