@@ -11,8 +11,10 @@ from scipy.special import log_expit
 from scipy.stats import multivariate_normal
 
 from vaezoo.layers import batch_statistics
-from vaezoo.models.as_vae import ASVAE, KnownDensities, LogRatios, Pairs, contrast, unpaired
+from vaezoo.models import VAE
+from vaezoo.models.as_vae import ASVAE, DISCRIMINATORS, KnownDensities, LogRatios, Pairs, contrast, unpaired
 from vaezoo.objectives import ALI, ELBO, Contest, SymmetricBound, elbo
+from vaezoo.posteriors import POSTERIORS
 
 tfd = tfp.distributions
 
@@ -321,6 +323,72 @@ def test_discriminators_that_know_nothing_lose_2_log_2_each(discriminator):
     np.testing.assert_allclose(loss, (1 if discriminator == "ali" else 2) * 2.0 * np.log(2.0), rtol=1e-6)
 
 
+class Net:
+    """Keeps what it is asked; its score is the sum of a row less that of all rows' mean, for rows to see each other."""
+
+    def __call__(self, *inputs):
+        self.asked = inputs
+        return self.score(*inputs)
+
+    @staticmethod
+    def score(*inputs):
+        sums = tf.add_n([tf.reduce_sum(tf.reshape(value, [len(value), -1]), axis=1) for value in inputs])
+        return sums - tf.reduce_mean(sums)
+
+
+@pytest.mark.parametrize("discriminator", GAMES)
+def test_discriminators_tell_the_pairs_of_their_formula_apart(discriminator):
+    """(5.3), (5.4): q(x, z) from p(x) p(z), p(x, z) from q(x) q(z); p from q of each marginal; (5.1): the joints."""
+    rng = np.random.default_rng(3)
+    inferred, generated = (
+        Pairs(*(tf.constant(rng.normal(size=size)) for size in [(4, *IMAGE_SHAPE), (4, 3), (4,), (4,), (4,)]))
+        for _ in range(2)
+    )
+    layer = DISCRIMINATORS[discriminator](IMAGE_SHAPE, 3, (4, 5), 8)
+    names = {"joint": ("first", "second"), "known_densities": ("images", "codes"), "ali": ("net",)}[discriminator]
+    nets = [Net() for _ in names]
+    for name, net in zip(names, nets, strict=True):
+        setattr(layer, name, net)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([inferred, generated])
+        ratios = layer.log_ratios(inferred, generated)
+
+    def strangers(pairs):
+        return pairs.x, np.roll(pairs.z, 1, axis=0)
+
+    def own(pairs):
+        return pairs.x, pairs.z
+
+    expected = {
+        "joint": [(own(inferred), strangers(generated)), (own(generated), strangers(inferred))],
+        "known_densities": [((generated.x,), (inferred.x,)), ((generated.z,), (inferred.z,))],
+        "ali": [(own(inferred), own(generated))],
+    }[discriminator]
+    loss, scores = 0.0, []
+    for net, (real, fake) in zip(nets, expected, strict=True):
+        rows = [np.concatenate(pair) for pair in zip(real, fake, strict=True)]
+        for asked, wanted in zip(net.asked, rows, strict=True):
+            np.testing.assert_array_equal(asked, wanted)
+        scores.append(np.split(Net.score(*rows), 2))
+        loss -= log_expit(scores[-1][0]) + log_expit(-scores[-1][1])  # real is scored up, and fake down
+    np.testing.assert_allclose(ratios.loss, loss)
+    if discriminator == "joint":
+        of_inferred, of_generated = scores[0][0], scores[1][0]
+    elif discriminator == "ali":
+        of_inferred, of_generated = scores[0]
+    else:
+        (r_generated, r_inferred), (s_generated, _) = scores
+        of_inferred = inferred.log_q - inferred.log_prior - r_inferred
+        of_generated = generated.log_q - generated.log_prior + r_generated + s_generated
+    np.testing.assert_allclose(ratios.of_inferred, of_inferred)
+    np.testing.assert_allclose(ratios.of_generated, of_generated)
+    if discriminator != "ali":  # what is there for the discriminator passes no gradient on
+        unconnected = tf.UnconnectedGradients.ZERO
+        assert not np.any(tape.gradient(ratios.of_inferred, generated.x, unconnected_gradients=unconnected))
+    if discriminator == "joint":
+        assert not np.any(tape.gradient(ratios.of_generated, inferred.x, unconnected_gradients=unconnected))
+
+
 def test_discriminators_learn_the_log_ratio():
     """Lemma 7, by enumeration: of two distributions over three values, the loss is least at log p - log q."""
     p, q = np.array([0.5, 0.3, 0.2]), np.array([0.1, 0.3, 0.6])
@@ -358,6 +426,38 @@ def test_averages_follow_the_images_and_the_codes_that_count(objective, kinds):
         model.decoder(tf.concat(codes, axis=0))
     for one, other in zip(after, values(averages), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("objective", "weighed"), [(R, 0), (G, 1)])
+def test_codes_without_weight_are_decoded_with_the_statistics_of_the_others(objective, weighed):
+    """So a pair depends on the other rows of the weighed kind, and not on those of its own."""
+    model, recorder = make(objective), Recorder()
+    model.discriminators = recorder
+    noise = model.game_noise(len(IMAGES), seed=[0, 1]).numpy()
+
+    def log_lik(changed=None):
+        """Of the first pair without weight, where the codes of a kind are others in all other rows."""
+        given = noise.copy()
+        if changed is not None:
+            given[1:, 3 * changed : 3 * changed + 3] *= -2.0
+        model.game(tf.constant(IMAGES), tf.constant(given))
+        return float(recorder.pairs[1 - weighed].log_lik[0])
+
+    assert log_lik(changed=1 - weighed) == pytest.approx(log_lik(), rel=1e-5)
+    assert log_lik(changed=weighed) != pytest.approx(log_lik(), rel=1e-3)
+
+
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_flows_are_set_from_the_features_of_the_first_step(posterior):
+    model = make(posterior=posterior)
+    model.initialize(IMAGES)
+    if posterior in ("planar", "radial"):
+        with batch_statistics(update=False):
+            params = model.posterior.params(model.encoder(tf.constant(IMAGES)))
+        np.testing.assert_allclose(np.mean(params, axis=0), 0.0, atol=1e-4)
+    contest, terms, _ = model.game(tf.constant(IMAGES), model.game_noise(len(IMAGES), seed=[0, 1]))
+    assert np.isfinite(SymmetricBound()(contest, 0)).all()
+    assert np.abs(np.mean(terms.kl)) < 10.0
 
 
 def test_discriminators_are_shown_images_with_noise_and_the_encoder_without():
@@ -432,6 +532,14 @@ def test_the_scale_of_images_is_bounded():
 def test_bad_arguments_are_named(arguments, objective, message):
     with pytest.raises(ValueError, match=message):
         make(objective, **arguments)
+
+
+@pytest.mark.parametrize("objective", [SymmetricBound(), ALI()])
+def test_a_game_is_refused_by_models_without_discriminators(objective):
+    model = VAE(IMAGE_SHAPE, latent_dim=2, hidden_units=(3,))
+    model.compile("adam", objective, run_eagerly=True)
+    with pytest.raises(ValueError, match="`objective` must be a bound, unless the model is an ASVAE. Received: "):
+        model.fit(IMAGES, verbose=0)
 
 
 def test_bad_objectives_and_averaged_weights_are_refused():

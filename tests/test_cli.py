@@ -89,10 +89,11 @@ def test_evaluate_by_annealing(run):
     assert 0 < figures["least_acceptance"] <= figures["acceptance"] <= 1
 
 
-def test_annealing_has_no_samples(run):
-    result = vaezoo("evaluate", "runs/vae_digits", "--estimator", "ais", "--num-samples", 5, cwd=run)
+@pytest.mark.parametrize(("estimator", "option"), [("ais", "samples"), ("importance", "chains")])
+def test_options_of_the_other_estimator_are_refused(run, estimator, option):
+    result = vaezoo("evaluate", "runs/vae_digits", "--estimator", estimator, f"--num-{option}", 5, cwd=run)
     assert result.returncode == 1
-    assert "`--num-samples` must be left out with --estimator ais, which has chains. Received: 5" in result.stderr
+    assert f"`--num-{option}` must be left out with --estimator {estimator}. Received: 5" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["sample", "reconstruct", "manifold", "latents", "information"])
@@ -163,7 +164,12 @@ def test_layers_of_a_run_are_drawn_without_tensorflow(tmp_path):
         (["sample", "runs/vae_digits", "--label", "1"], "`model` must be a model with classes"),
         (["analogies", "runs/vae_digits"], "`model` must be a model with classes"),
         (["manifold", "vae_mnist", "--set", "model.args.latent_dim=3"], "must be a whole `.weights.h5` file"),
-        (["evaluate", "missing.toml"], "missing.toml"),
+        (["evaluate", "missing.toml"], "`name` must be a file, if it ends in .toml. Received: missing.toml"),
+        (["evaluate", "runs/vae_digits", "--data", "a.npy"], "`--data` must be a file that ends in .npz"),
+        (
+            ["train", "vae_digits", "--dir", "x", "--data", "a.npz", "--set", "data.name=mnist"],
+            "`--data` must be left out with --set data.name. Received: a.npz",
+        ),
         (["evaluate", "runs/nope"], "`name` must be an entry, a .toml file or the folder of a run"),
     ],
 )

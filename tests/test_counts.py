@@ -284,6 +284,19 @@ def test_npz_of_images(tmp_path):
             r"`words` must be without line breaks. Received: 'a\nb'",
         ),
         (
+            {"train": DOCUMENTS, "validation": DOCUMENTS, "test": DOCUMENTS, "words": np.arange(WORDS)},
+            "`words` must be strings, [V]. Received: int64, [12]",
+        ),
+        (
+            {"train": DOCUMENTS, "validation": DOCUMENTS, "test": DOCUMENTS, "words": np.bytes_([b"a"] * WORDS)},
+            "`words` must be strings, [V]. Received: |S1, [12]",
+        ),
+        (
+            {"train": DOCUMENTS, "validation": DOCUMENTS, "test": DOCUMENTS, "words": "cat"},
+            "`words` must be strings, [V]",
+        ),
+        ({"train": np.uint8(3), "test": DOCUMENTS}, "must hold more than 1000 rows, or validation must be given"),
+        (
             {"train": DOCUMENTS[0], "validation": DOCUMENTS, "test": DOCUMENTS},
             "`train` must have shape [N, H, W, C], or",
         ),

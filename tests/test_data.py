@@ -88,6 +88,24 @@ def test_static_binarization_leaves_binary_images_alone_and_refuses_grey_ones():
     np.testing.assert_array_equal(data.transform_once(binary, "static_binarization"), binary)
     with pytest.raises(ValueError, match="'static_binarization' must be given images that hold only 0 and 1"):
         data.transform_once(IMAGES, "static_binarization")
+    with pytest.raises(ValueError, match="only 0 and 1.* Received: float32 from 0.* to 1"):
+        data.transform_once(IMAGES / np.float32(255), "static_binarization")
+
+
+@pytest.mark.parametrize("transform", ["dynamic_binarization", "unit_interval", "grey_levels"])
+def test_binary_images_are_not_read_as_black(transform):
+    binary = (IMAGES > 127).astype("uint8")
+    with pytest.raises(ValueError, match=f"'{transform}' must be given grey images. Received: uint8 of only 0 and 1"):
+        data.transform_once(binary, transform)
+    with pytest.raises(ValueError, match="must be given grey images"):
+        data.training_batches(binary, transform, batch_size=10, seed=0)
+
+
+@pytest.mark.parametrize("number", [300, 1000, 1500, 2500])
+def test_the_first_images_are_drawn_alike_whatever_their_number(number):
+    images = np.random.default_rng(0).integers(256, size=(3001, 2, 2, 1)).astype("uint8")
+    all_of_them = data.transform_once(images, "dynamic_binarization")
+    np.testing.assert_array_equal(data.transform_once(images[:number], "dynamic_binarization"), all_of_them[:number])
 
 
 def test_batches_have_static_shapes_so_that_steps_are_compiled_once():

@@ -88,22 +88,24 @@ def figures_of_500(name, images):
 
 @pytest.mark.parametrize("name", ["as_vae_mnist", "as_vae_r_mnist", "as_vae_g_mnist"])
 def test_cards_of_grey_densities_are_true(figures, real_data, name):
-    """All 10,000 grey test images: the bound by another draw, and the RMSE, which has none."""
+    """All 10,000 grey test images: the bound and its KL by another draw, and the RMSE, which has none."""
     images = data.transform_once(real_data("mnist").test.images, "unit_interval")
     value, standard_error = claimed(name)
     measured = figures(name, images)
     assert measured.elbo == pytest.approx(value, abs=0.5 * standard_error)
-    stated = float(re.search(r"RMSE ([\d.]+)", config.read(name).weights.measured).group(1))
-    assert measured.rmse == pytest.approx(stated, abs=1e-4)
+    text = config.read(name).weights.measured
+    rmse, kl = (float(re.search(rf"{figure} ([\d.]+)", text).group(1)) for figure in ("RMSE", "KL"))
+    assert measured.rmse == pytest.approx(rmse, abs=1e-4)
+    assert measured.kl == pytest.approx(kl, abs=0.1)
 
 
 def test_reconstruction_suffers_where_generation_counts(figures, real_data):
-    """AS-VAE-r, AS-VAE, AS-VAE-g; the KL of the whole is not far from that of the first, which is the plain VAE."""
+    """AS-VAE-r, which is the plain VAE, AS-VAE, AS-VAE-g."""
     images = data.transform_once(real_data("mnist").test.images, "unit_interval")
     names = "as_vae_r_mnist", "as_vae_mnist", "as_vae_g_mnist"
     plain, whole, generating = (figures(name, images) for name in names)
     assert plain.rmse < whole.rmse < generating.rmse
-    assert whole.kl < 2 * plain.kl
+    assert plain.kl > whole.kl > generating.kl > 1.0
 
 
 def test_the_cifar10_card_is_true(figures, real_data):

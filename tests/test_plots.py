@@ -43,6 +43,14 @@ def test_tiles_hold_the_images_in_reading_order():
     assert (grid[3:, 8:] == 1).all()  # the place of the sixth image
 
 
+def test_stereo_pairs_stand_side_by_side():
+    pairs = np.random.default_rng(0).random((4, 2, 3, 2))
+    grid = plots.tile_images(pairs)
+    assert grid.shape == (5, 13, 1)
+    np.testing.assert_allclose(grid[:2, :6, 0], np.hstack([pairs[0, ..., 0], pairs[0, ..., 1]]), rtol=1e-6)
+    assert plots.grid_figure(pairs).axes
+
+
 def test_manifold_walks_equal_steps_of_probability(model):
     grid = pixels(plots.manifold(model, size=3))
     quantiles = norm.ppf([1 / 6, 1 / 2, 5 / 6]).astype("float32")

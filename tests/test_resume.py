@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from vaezoo import config, data, training
+from vaezoo import config, data, files, training, zoo
 
 KILLS = 20
 CHILD = pathlib.Path(__file__).parent / "children" / "killed.py"
@@ -142,6 +142,32 @@ def test_a_used_folder_is_refused(finished):
     assert (finished / "state.npz").read_bytes() == before
 
 
+def test_a_used_folder_called_like_an_entry_is_refused(finished, tmp_path, monkeypatch):
+    shutil.copytree(finished, tmp_path / "vae_digits")
+    monkeypatch.chdir(tmp_path)
+    for directory in ("vae_digits", "./vae_digits", pathlib.Path("vae_digits")):
+        with pytest.raises(FileExistsError, match="`directory` must not hold a run"):
+            train(directory, 1)
+    with pytest.raises(FileExistsError, match="`directory` must not hold a run"):
+        training.train("./vae_digits", overrides={"train.epochs": 1})
+    with pytest.raises(ValueError, match="`directory` must hold a run of the same config"):
+        training.train("vae_digits", directory="vae_digits", resume=True, overrides={"train.seed": 7})
+    assert_same(state_of(finished), state_of(tmp_path / "vae_digits"))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, resume):
+    """A second lock of one process is as good as one of another."""
+    with files.locked(tmp_path / "run"):
+        (tmp_path / "run" / f"{files.PREFIX}x").mkdir()  # what the other one is writing
+        with pytest.raises(
+            BlockingIOError, match="`directory` must not be one that another process writes to"
+        ) as error:
+            train(tmp_path / "run", 1, resume=resume)
+        assert "\n" not in str(error.value)
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [f"{files.PREFIX}x"]
+
+
 def test_another_config_is_refused_with_what_differs(finished):
     overrides = {**SMALL, "train.epochs": 3, "train.batch_size": 32, "objective.args.analytic_kl": False}
     differences = r"objective\.args\.analytic_kl \(was True, is False\), train\.batch_size \(was 64, is 32\)$"
@@ -181,6 +207,7 @@ def test_a_config_takes_overrides_and_its_run_claims_no_figures(tmp_path):
     run = config.read(tmp_path)
     assert run.train.epochs == 1
     assert run.weights is None
+    assert run.num_params == zoo.load(tmp_path).count_params() < config.read("vae_digits").num_params
     assert training.default_directory(tmp_path, run) == tmp_path
 
 

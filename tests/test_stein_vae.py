@@ -9,6 +9,7 @@ import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
 from conftest import IMAGE_SHAPE
+from scipy.special import softmax
 from test_stein import loops
 
 from vaezoo.models import VAE, SemiSupervisedSteinVAE, SteinVAE
@@ -68,6 +69,11 @@ def test_a_step_equals_plain_loops(images, self_term):
     terms = model.terms(x, noise)
     np.testing.assert_allclose(measured["terms"].log_lik, terms.log_lik, rtol=1e-5)
     assert measured["terms"].kl is None
+    z = model.approximate_posterior(x).bijector.forward(noise)
+    log_joint = np.array(
+        [[joint_of(model, x)(z[j : j + 1, place : place + 1], place)[0] for place in range(3)] for j in range(4)]
+    )
+    np.testing.assert_allclose(measured["loss"], -log_joint.mean(axis=0), rtol=1e-5)
 
 
 def test_particles_follow_the_mean_over_weights_of_log_p(images):
@@ -198,22 +204,56 @@ def test_a_linear_encoder_is_the_gaussian_of_scipy(images):
 # Classes.
 
 
-def test_a_step_with_labels_equals_plain_loops(images):
-    """(4.54): zeta = N_x / (C rho), and images with and without labels count alike."""
-    model = make(Stein(4), SemiSupervisedSteinVAE, num_classes=4)
+@pytest.mark.parametrize("num_groups", [1, 4])
+@pytest.mark.parametrize("labels_shape", [[2], [2, 1]])
+def test_a_step_with_labels_equals_plain_loops(images, num_groups, labels_shape):
+    """(4.54): zeta = N_x / (C rho), and images with and without labels count alike, in the weights of VIWAE, too."""
+    model = make(Stein(4 // num_groups, importance_samples=num_groups), SemiSupervisedSteinVAE, num_classes=4)
     x, labelled, y = images[:3], images[10:12], np.array([1, 3])
     share = 2 / 5
     zeta = math.prod(IMAGE_SHAPE) / (4 * share)
-    gradients, measured = model.training_gradients(((tf.constant(labelled), tf.constant(y)), tf.constant(x)))
+    given = tf.constant(labelled), tf.reshape(tf.constant(y), labels_shape)
+    gradients, measured = model.training_gradients((given, tf.constant(x)))
     joint, joint_labelled = joint_of(model, x), joint_of(model, labelled)
 
     def with_label(z, place):
         return joint_labelled(z, place) + zeta * tf.nn.log_softmax(model.logits(z))[0, :, y[place]]
 
     noises = model._training_noise(tf.constant(x)), model._training_noise(tf.constant(labelled), 1)
-    parts = by_loops(model, x, noises[0], joint), by_loops(model, labelled, noises[1], with_label)
+    parts = [
+        by_loops(model, part, noise, log_density, weights_of_one(model, part, noise, log_density, num_groups))
+        for part, noise, log_density in zip((x, labelled), noises, (joint, with_label), strict=True)
+    ]
     assert_all_close(gradients, [(1 - share) * one + share * other for one, other in zip(*parts, strict=True)])
-    assert measured["cross_entropy"].shape == (2,)
+    z = model.approximate_posterior(labelled).bijector.forward(noises[1])
+    log_p = [tf.nn.log_softmax(model.logits(z[:, place]))[:, y[place]] for place in range(2)]
+    np.testing.assert_allclose(measured["cross_entropy"], -np.mean(log_p, axis=1), rtol=1e-5)
+
+
+def weights_of_one(model, x, noise, log_density, num_groups):
+    """Self-normalised weights [k, B] of groups of one, of what is climbed; None for one group."""
+    if num_groups == 1:
+        return None
+    q = model.approximate_posterior(x)
+    z = q.bijector.forward(noise)
+    log_q = q.distribution.log_prob(noise) - q.bijector.forward_log_det_jacobian(noise, event_ndims=1)
+    log_p = [
+        [log_density(z[j : j + 1, place : place + 1], place)[0] for place in range(len(x))] for j in range(num_groups)
+    ]
+    return softmax(np.array(log_p, "float64") - np.asarray(log_q, "float64"), axis=0)
+
+
+@pytest.mark.parametrize("num_groups", [1, 2])
+def test_the_scale_of_a_half_precision_loss_drops_out(images, num_groups):
+    fields = []
+    for scale in (1.0, 256.0):
+        keras.utils.set_random_seed(0)
+        model = SteinVAE(**SIZES, dtype="mixed_float16")
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-2), initial_scale=scale)
+        model.compile(optimizer, Stein(3, importance_samples=num_groups))
+        fields.append(model.stein_step(tf.constant(images[:5]))[0])
+    for one, other in zip(*fields, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-3, atol=1e-4 * max(1.0, np.abs(one).max()))
 
 
 def test_class_probabilities_are_a_mean_over_draws(images):
@@ -356,4 +396,5 @@ def test_stein_comes_closer_to_the_exact_posterior_than_a_diagonal_gaussian():
         )
         model.fit(x[10:], batch_size=100, epochs=30, verbose=0)
         variations[cls] = np.mean([total_variation(model, point) for point in points[:10]])
-    assert variations[ToySteinVAE] < 0.7 * variations[ToyVAE]
+    assert variations[ToySteinVAE] < 0.34
+    assert variations[ToyVAE] > 0.37  # 0.386 is the best a diagonal Gaussian can do by KL(q || p)

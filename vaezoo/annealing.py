@@ -61,7 +61,7 @@ def annealed_estimate(
 
     Args:
         model: a `LatentVariableModel`.
-        x: images, uint8 in 0..255 or floats in [0, 1], [N, H, W, C].
+        x: images, uint8 in 0..255 or floats in [0, 1], [N, H, W, C]; or counts, [N, V].
         num_chains: int, S, per image; time and memory grow with it.
         num_temperatures: int, T; time grows with it, and the estimate does in expectation.
         num_leapfrog_steps: int, of each HMC step.

@@ -294,7 +294,7 @@ class LatentVariableModel(keras.Model):
         """
         if self.initialized is None or self.initialized.numpy():
             return
-        with data_dependent_initialization():
+        with data_dependent_initialization(), batch_statistics(update=False):  # as in the first step
             x = tf.convert_to_tensor(x)
             self.terms(x, self.noise(1, tf.shape(x)[0], seed=noise_seed(0, INITIALIZATION_STREAM)))
         self.initialized.assign(True)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import enum
 import json
+import math
 import os
 import pathlib
 import sys
@@ -89,7 +90,8 @@ def train(
 ):
     """Train an entry; with several devices on all of them, with TF_CONFIG on all workers.
 
-    With --data, and of documents, the model takes the shape of the images, or the number of words, that it is given.
+    With other data than the entry's, and of documents, the model takes the shape of the images, or the number of words,
+    that it is given.
     """
     replaced = _overrides(overrides, data_path)
     entry = config.read(name, replaced)  # first: a mistyped name need not wait for TensorFlow
@@ -118,8 +120,8 @@ def evaluate(
     estimator: Annotated[
         Estimator, typer.Option(help="Of log p(x): samples of q(z | x), or annealed importance sampling without it.")
     ] = Estimator.importance,
-    num_chains: Annotated[int, typer.Option(min=1, help="Of --estimator ais, per image.")] = 6,
-    num_temperatures: Annotated[int, typer.Option(min=1, help="Of --estimator ais.")] = 500,
+    num_chains: Annotated[int | None, typer.Option(min=1, help="Of --estimator ais, per image; default 6.")] = None,
+    num_temperatures: Annotated[int | None, typer.Option(min=1, help="Of --estimator ais; default 500.")] = None,
     output: Annotated[pathlib.Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
     seed: Seed = 0,
     data_path: DataPath = None,
@@ -130,10 +132,12 @@ def evaluate(
     from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
     annealed = estimator == Estimator.ais
-    if annealed and num_samples:
-        raise ValueError(
-            f"`--num-samples` must be left out with --estimator ais, which has chains. Received: {num_samples}"
-        )
+    chains = {"num_chains": num_chains, "num_temperatures": num_temperatures}
+    chains = {key: value for key, value in chains.items() if value is not None}
+    for key, value in ({"num_samples": num_samples} if annealed else chains).items():
+        if value is not None:
+            option = key.replace("_", "-")
+            raise ValueError(f"`--{option}` must be left out with --estimator {estimator.value}. Received: {value}")
     model, entry = _load(name, weights, overrides, data_path)
     from vaezoo import data, evaluation
 
@@ -148,7 +152,6 @@ def evaluate(
             "progress": lambda done, total: progress.update(task, completed=done),
         }
         if annealed:
-            chains = {"num_chains": num_chains, "num_temperatures": num_temperatures}
             figures = evaluation.evaluate_annealed(model, images, **chains, **options)
         else:
             samples = num_samples or entry.eval.num_samples
@@ -373,8 +376,9 @@ def layers(
     output: Output = None,
 ):
     """Stack the KL of a run's layers of latents over its epochs."""
-    if not config.is_run(folder):
+    if not config.is_run(folder.absolute()):  # or a folder that is called like an entry would be taken for it
         raise ValueError(f"`folder` must be the folder of a run. Received: {folder}")
+    folder = folder.absolute()
     entry = config.read(folder)
     from vaezoo import plots
 
@@ -440,6 +444,7 @@ def _load(name, weights, overrides, data_path=None):
     from vaezoo import zoo
 
     model = zoo.load_config(entry, weights or zoo.pretrained(name, entry))
+    entry = dataclasses.replace(entry, num_params=model.count_params())  # --set may have changed it
     return model, dataclasses.replace(entry, weights=None) if weights else entry  # its figures are of its own weights
 
 
@@ -474,8 +479,14 @@ def _import_tensorflow():
 
 
 def _overrides(texts, data_path=None):
-    given = {"data.name": str(data_path.resolve())} if data_path else {}  # a run's folder is read from elsewhere, too
-    return {**given, **dict(config.override(text) for text in texts or ())}
+    overrides = dict(config.override(text) for text in texts or ())
+    if data_path is None:
+        return overrides
+    if data_path.suffix != ".npz":
+        raise ValueError(f"`--data` must be a file that ends in .npz. Received: {data_path}")
+    if "data.name" in overrides:
+        raise ValueError(f"`--data` must be left out with --set data.name. Received: {data_path}")
+    return {**overrides, "data.name": str(data_path.resolve())}  # a run's folder is read from elsewhere, too
 
 
 def _report(figures, output):
@@ -492,7 +503,9 @@ def _report(figures, output):
     Console().print(table)
     if output:
         with files.atomic(output) as path:
-            figures = {key: None if value != value else value for key, value in figures.items()}  # NaN is not JSON
+            # JSON has no NaN, nor infinities.
+            unknown = {key for key, value in figures.items() if isinstance(value, float) and not math.isfinite(value)}
+            figures = {key: None if key in unknown else value for key, value in figures.items()}
             path.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", "utf-8")
 
 

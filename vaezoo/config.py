@@ -176,6 +176,8 @@ def read(name, overrides=None):
             raise ValueError(f"`{path}` must be JSON. Received: {error}") from None
     if str(name).endswith(".toml"):
         path = pathlib.Path(name)
+        if not path.is_file():
+            raise FileNotFoundError(f"`name` must be a file, if it ends in .toml. Received: {path}, which is none")
     elif len(pathlib.Path(name).parts) > 1:
         raise FileNotFoundError(f"`name` must be an entry, a .toml file or the folder of a run. Received: {name}")
     else:

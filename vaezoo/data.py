@@ -68,7 +68,11 @@ class Splits:
                     f"`{name}` must have shape [N, H, W, C], or [N, V] of word counts. Received: {list(images.shape)}"
                 )
             DOMAINS_BY_RANK[parts["train"].ndim].check(name, images, parts["train"].shape[1:])
-        words = None if words is None else tuple(map(str, words))
+        if words is not None:
+            if np.ndim(words) != 1 or not all(isinstance(word, str) for word in words):
+                received = np.asarray(words)
+                raise ValueError(f"`words` must be strings, [V]. Received: {received.dtype}, {list(received.shape)}")
+            words = tuple(map(str, words))
         if words is not None and (len(words),) != parts["train"].shape[1:]:
             raise ValueError(
                 f"`words` must hold one word per count of a document. Received: {len(words)} words, and `train` of "
@@ -207,10 +211,10 @@ def read_npz(path):
             f"Received: {', '.join(sorted(arrays)) or 'none'}"
         )
     if "validation" not in arrays:
-        if len(arrays["train"]) <= HELD_OUT:
+        if arrays["train"].ndim == 0 or len(arrays["train"]) <= HELD_OUT:
             raise ValueError(
                 f"`train` of {path} must hold more than {HELD_OUT} rows, or validation must be given: the last "
-                f"{HELD_OUT} serve. Received: {len(arrays['train'])}"
+                f"{HELD_OUT} serve. Received: {list(arrays['train'].shape)}"
             )
         arrays["train"], arrays["validation"] = np.split(arrays["train"], [-HELD_OUT])
     return Splits.from_arrays(**arrays)
@@ -415,7 +419,9 @@ def static_binarization(images, seed):
 
 def uniform_dequantization(images, seed):
     """(x + u) / 256, u ~ U[0, 1): a density of these bounds the likelihood of the 256 levels, after - D log 256."""
-    return (tf.cast(images, tf.float32) + tf.random.stateless_uniform(tf.shape(images), seed)) / 256.0
+    levels = tf.cast(images, tf.float32)
+    below = tf.math.nextafter((levels + 1.0) / 256.0, 0.0)  # x + u rounds up to x + 1 once in 200,000 draws
+    return tf.minimum((levels + tf.random.stateless_uniform(tf.shape(images), seed)) / 256.0, below)
 
 
 def counts(documents, seed):
@@ -456,10 +462,16 @@ def check_transform(images, transform):
         )
     if domain is COUNTS:
         checks.counts("documents", images, images.shape[1:])
-    if transform == "static_binarization" and images.max() > 1:
+    if transform == "static_binarization" and ((images != 0) & (images != 1)).any():
         raise ValueError(
             "`transform` 'static_binarization' must be given images that hold only 0 and 1, such as 'binarized_mnist'. "
-            f"Received: values up to {images.max()}"
+            f"Received: {images.dtype} from {images.min()} to {images.max()}"
+        )
+    grey = transform not in ("static_binarization", "counts")
+    if grey and images.dtype == np.uint8 and len(images) > 1 and images.max() == 1:  # as levels they are all but black
+        raise ValueError(
+            f"`transform` {transform!r} must be given grey images. Received: uint8 of only 0 and 1, which are for "
+            "'static_binarization'"
         )
     if transform in ("grey_levels", "uniform_dequantization") and images.dtype != np.uint8:
         raise ValueError(f"`transform` {transform!r} must be given uint8 images. Received: {images.dtype}")
@@ -518,8 +530,10 @@ def training_batches(images, transform, *, batch_size, seed, first_epoch=0, labe
 def transform_once(images, transform, *, seed=TEST_SEED):
     """Returns images transformed once and for all, float32 [N, H, W, C]."""
     check_transform(images, transform)
-    parts = [  # in parts, for the uniform draws of a whole set would take four times its memory
+    # In parts, for the uniform draws of a whole set would take four times its memory; of a fixed size, so that the
+    # first images of a set are the same whatever their number.
+    parts = [
         TRANSFORMS[transform](tf.constant(part), tf.constant([seed, index], tf.int64)).numpy()
-        for index, part in enumerate(np.array_split(images, -(-len(images) // 1000)))
+        for index, part in enumerate(images[first : first + 1000] for first in range(0, len(images), 1000))
     ]
     return np.concatenate(parts)

@@ -34,16 +34,24 @@ def atomic(path):
 
 
 @contextlib.contextmanager
-def locked(directory):
+def locked(directory, *, wait=True):
     """Yields a folder's path, which is made if need be, while no other process is in a `locked` block of that folder.
 
     The lock is the kernel's: it ends with the process, however that ends.
+
+    Raises:
+        BlockingIOError: another process is in such a block, and `wait` is False.
     """
     directory = pathlib.Path(directory)
     with _made(directory):
         descriptor = os.open(directory, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BlockingIOError(
+                    f"`directory` must not be one that another process writes to. Received: {directory}"
+                ) from None
             yield directory
         finally:
             os.close(descriptor)

@@ -255,11 +255,24 @@ class Contest(NamedTuple):
 class AdversarialObjective(Objective):
     """What a model with discriminators plays for, `(contest, step) -> [B]`; its pairs take one sample each.
 
+    Subclasses define `of_contest`, `contest -> [B]`.
+
     Attributes:
         reconstruction_weight, generation_weight: how much inferred and generated pairs count.
     """
 
     num_samples, analytic_kl = 1, False
+
+    def __call__(self, contest, step):
+        """Returns the objective, [B].
+
+        Raises:
+            ValueError: the model has no discriminators, and hands in the terms of a bound.
+        """
+        del step
+        if not isinstance(contest, Contest):
+            raise ValueError(f"`objective` must be a bound, unless the model is an ASVAE. Received: {self}")
+        return self.of_contest(contest)
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")
@@ -283,9 +296,8 @@ class SymmetricBound(AdversarialObjective):
         if not (self.reconstruction_weight or self.generation_weight):
             raise ValueError("`reconstruction_weight` and `generation_weight` must not both be 0. Received: 0 and 0")
 
-    def __call__(self, contest, step):
+    def of_contest(self, contest):
         """Returns the objective, [B]; what has no weight is left out, for it may overflow unheeded."""
-        del step
         halves = [
             (self.reconstruction_weight, contest.log_lik - contest.ratio_of_inferred),
             (self.generation_weight, contest.log_q - contest.ratio_of_generated),
@@ -305,9 +317,8 @@ class ALI(AdversarialObjective):
 
     reconstruction_weight = generation_weight = 1.0
 
-    def __call__(self, contest, step):
+    def of_contest(self, contest):
         """Returns the objective, [B]."""
-        del step
         return -tf.nn.softplus(contest.ratio_of_inferred) - tf.nn.softplus(-contest.ratio_of_generated)
 
 

@@ -20,10 +20,12 @@ def tile_images(images, columns=None, gap=1):
     """Lays images out in a grid, white between them: [N, H, W, C] in [0, 1] -> [rows*(H+gap)-gap, ..., C].
 
     Args:
-        images: floats [N, H, W, C].
+        images: floats [N, H, W, C]; channels that are no colours (C is neither 1, 3 nor 4) stand side by side.
         columns: images per row; default: as square as can be.
         gap: pixels between images.
     """
+    if images.shape[-1] not in (1, 3, 4):
+        images = np.concatenate(np.split(images, images.shape[-1], axis=-1), axis=2)
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)

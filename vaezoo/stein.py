@@ -19,9 +19,12 @@ and in D dimensions h is of order D. For the target N(0, I) the printed sum is a
     (M - 1) / (M + 1) log(M + 1) / D    of a sampler that draws new ones each time:
 
 in 50 dimensions at 2 % for 5 particles and 9 % for 100. Without the self term a sampler rests near variance 1, and not
-at 1 only because h depends on the same draws: at 1.6 with 3 particles, 1.2 with 4, 1.1 with 5, 1.0 with 10, in 2 to 50
-dimensions; two only repel each other, whatever their distance. Kept particles need the self term: without it each is
-moved by the others only.
+at 1 only because h depends on the same draws: at 1.5 to 1.6 with 3 particles, 1.2 with 4, 1.1 with 5, 1.0 with 10, in 2
+to 50 dimensions; of two the kernel is 1/3 at any distance, and the repulsion stronger than the scores. Kept particles
+need the self term: without it each is moved by the others only.
+
+The weights are not normalised anew without the self term: those of the others sum to 1 - w_j, a factor that equal
+weights have in common, and with which a particle that has most of the weight hardly moves.
 """
 
 import math
@@ -45,7 +48,7 @@ def direction(particles, scores, weights, *, self_term):
     z -= tf.reduce_mean(z, axis=-2, keepdims=True)  # for the digits of differences
     squared_distances = pairwise_squared_distances(z)  # [..., M, M]
     bandwidth = median_of_pairs(squared_distances) / math.log(num_particles + 1)  # [...]
-    # Where half of the pairs or more are in one place there is no scale: the kernel is 1 for all, and nothing repels.
+    # Where more than half of the pairs are in one place there is no scale: the kernel is 1 for all, and nothing repels.
     inverse = tf.math.divide_no_nan(1.0, bandwidth)[..., tf.newaxis, tf.newaxis]
     kernel = tf.exp(-inverse * squared_distances)
     if not self_term:

@@ -31,8 +31,8 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
     workers can read; the chief writes it.
 
     Args:
-        name: a zoo entry, the path of a TOML file, or a `vaezoo.config.Config`.
-        directory: the run's folder; default `runs/<name>`.
+        name: a zoo entry, the path of a TOML file, the folder of a run, or a `vaezoo.config.Config`.
+        directory: the run's folder; default that of `name`, if it is one, else `runs/<name>`.
         resume: go on with the run in that folder, to the same weights as if it had never stopped.
         splits: `vaezoo.data.Splits` to use instead of the config's data.
         overrides: dict from dotted config keys to values, e.g. {"train.epochs": 3}.
@@ -42,6 +42,7 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
     Raises:
         ValueError: a bad config or data; or the folder holds a run of another config.
         FileExistsError: the folder holds a run and `resume` is False.
+        BlockingIOError: another process trains in the folder.
         FloatingPointError: a term of the bound became NaN or infinite.
     """
     overrides = overrides or {}
@@ -56,72 +57,82 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
     # The card's figures are those of the entry's weights, not of this run.
     settings = dataclasses.replace(settings, weights=None)
     recipe, transform = settings.train, settings.data.transform
-    directory = pathlib.Path(directory or default_directory(name, settings))
+    # Absolute, for `./vae_mnist` is a folder, and as a `pathlib.Path` it is the entry's name.
+    directory = pathlib.Path(directory or default_directory(name, settings)).absolute()
     strategy = default_strategy()
     chief = _is_chief(strategy)
     given = splits is not None or "data.name" in overrides
-    with _all_or_none(strategy):
-        splits = splits or data.load(settings.data.name)
-        if "model.args.image_shape" not in overrides and (given or transform == "counts"):
-            shape = list(splits.train.images.shape[1:])
-            settings = config.parse(config.as_dict(settings), {"model.args.image_shape": shape})
+    with contextlib.ExitStack() as stack:
+        with _all_or_none(strategy):
+            if chief:
+                stack.enter_context(files.locked(directory, wait=False))  # until the training ends
+                if config.is_run(directory) and not resume:
+                    raise FileExistsError(
+                        f"`directory` must not hold a run, unless it is to be resumed (--resume). Received: {directory}"
+                    )
+            splits = splits or data.load(settings.data.name)
+            if "model.args.image_shape" not in overrides and (given or transform == "counts"):
+                shape = list(splits.train.images.shape[1:])
+                settings = config.parse(config.as_dict(settings), {"model.args.image_shape": shape})
+            if chief and resume:
+                _check_same_run(directory, settings, splits.words)
+            if settings.data.labels:
+                splits = data.draw_labels(splits, settings.data.labels, settings.data.label_seed)
+            batches, steps = _batches(splits, settings)
+            validation = data.transform_once(splits.validation.images, transform)
+            if settings.data.labels:
+                validation = validation, splits.validation.labels
+        alone = strategy.num_replicas_in_sync == 1
+        with strategy.scope():
+            model = zoo.build(
+                settings,
+                jit_compile=recipe.jit_compile and alone,
+                # In TensorFlow 2.21 the collectives of several replicas fail inside of Keras' loop over steps.
+                steps_per_execution=_largest_divisor(steps, MOST_STEPS_PER_EXECUTION) if alone else 1,
+            )
+        settings = dataclasses.replace(settings, num_params=model.count_params())
+        state = vaezoo_callbacks.TrainingState(directory, writes=chief)
+        state.set_model(model)
+        with _all_or_none(strategy):
+            data.check_domain(model.domain, transform)
+            model.domain.check(f"training {model.domain.name}", splits.train.images[:1], model.image_shape)
+            start = zoo.load(recipe.start_from) if recipe.start_from else None  # before the folder is touched
+            if chief:
+                _claim(directory, settings, splits.words)
+            first_epoch = state.restore(model) if resume else 0
+            if first_epoch == 0:
+                with strategy.scope():
+                    if model.initial_images:
+                        first = splits.train.images[: model.initial_images]
+                        model.initialize(data.transform_once(first, transform, seed=recipe.seed))
+                    if start is not None:
+                        model.start_from(start, splits.train.images)
+        if _sum_over_workers(strategy, first_epoch) != first_epoch * _num_workers(strategy):
+            raise ValueError(
+                f"`directory` must be a folder that all workers share. Received: {directory}, which is not"
+            )
+        if first_epoch:
+            batches, _ = _batches(splits, settings, first_epoch)
+        own = [vaezoo_callbacks.StopOnNaN(), vaezoo_callbacks.MeasureAverages()]
         if chief:
-            _check_folder(directory, settings, resume)
-            zoo.check_words(directory, settings, splits.words)
-        if settings.data.labels:
-            splits = data.draw_labels(splits, settings.data.labels, settings.data.label_seed)
-        batches, steps = _batches(splits, settings)
-        validation = data.transform_once(splits.validation.images, transform)
-        if settings.data.labels:
-            validation = validation, splits.validation.labels
-    alone = strategy.num_replicas_in_sync == 1
-    with strategy.scope():
-        model = zoo.build(
-            settings,
-            jit_compile=recipe.jit_compile and alone,
-            # In TensorFlow 2.21 the collectives of several replicas fail inside of Keras' loop over steps.
-            steps_per_execution=_largest_divisor(steps, MOST_STEPS_PER_EXECUTION) if alone else 1,
-        )
-    state = vaezoo_callbacks.TrainingState(directory, writes=chief)
-    state.set_model(model)
-    with _all_or_none(strategy):
-        data.check_domain(model.domain, transform)
-        model.domain.check(f"training {model.domain.name}", splits.train.images[:1], model.image_shape)
-        start = zoo.load(recipe.start_from) if recipe.start_from else None  # before the folder is touched
-        if chief:
-            _claim(directory, settings, splits.words)
-        first_epoch = state.restore(model) if resume else 0
-        if first_epoch == 0:
-            with strategy.scope():
-                if model.initial_images:
-                    first = splits.train.images[: model.initial_images]
-                    model.initialize(data.transform_once(first, transform, seed=recipe.seed))
-                if start is not None:
-                    model.start_from(start, splits.train.images)
-    if _sum_over_workers(strategy, first_epoch) != first_epoch * _num_workers(strategy):
-        raise ValueError(f"`directory` must be a folder that all workers share. Received: {directory}, which is not")
-    if first_epoch:
-        batches, _ = _batches(splits, settings, first_epoch)
-    own = [vaezoo_callbacks.StopOnNaN(), vaezoo_callbacks.MeasureAverages()]
-    if chief:
-        own += [keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False)]
-        if model.domain is IMAGES:
-            own += [vaezoo_callbacks.ImageGrid(directory / "images")]
-    own += [state]  # the last, so that an epoch whose state is on disk has its picture and its curves
-    if first_epoch < recipe.epochs:
-        model.fit(
-            batches,
-            epochs=recipe.epochs,
-            initial_epoch=first_epoch,
-            steps_per_epoch=steps,
-            validation_data=validation,
-            validation_batch_size=recipe.batch_size,
-            shuffle=False,  # the batches are, by epoch
-            callbacks=[*own, *callbacks],
-            verbose=verbose,
-        )
-    model.optimizer.finalize_variable_values(model.bound_variables)  # the averages, if there are any
-    return model
+            own += [keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False)]
+            if model.domain is IMAGES:
+                own += [vaezoo_callbacks.ImageGrid(directory / "images")]
+        own += [state]  # the last, so that an epoch whose state is on disk has its picture and its curves
+        if first_epoch < recipe.epochs:
+            model.fit(
+                batches,
+                epochs=recipe.epochs,
+                initial_epoch=first_epoch,
+                steps_per_epoch=steps,
+                validation_data=validation,
+                validation_batch_size=recipe.batch_size,
+                shuffle=False,  # the batches are, by epoch
+                callbacks=[*own, *callbacks],
+                verbose=verbose,
+            )
+        model.optimizer.finalize_variable_values(model.bound_variables)  # the averages, if there are any
+        return model
 
 
 def default_directory(name, settings):
@@ -159,29 +170,28 @@ def _batches(splits, settings, first_epoch=0):
     )
 
 
-# The run's folder: the chief checks it first of all, and writes to it only when everything else has been found good.
+# The run's folder: the chief locks and checks it, and writes to it only when everything else has been found good.
 
 
-def _check_folder(directory, settings, resume):
-    """Raises if the folder holds a run, unless that is to be resumed and of the same recipe (epochs may be added)."""
+def _check_same_run(directory, settings, words):
+    """Raises if the folder holds a run of another recipe (epochs may be added), or one that counts other words."""
     if not config.is_run(directory):
         return
-    if not resume:
-        raise FileExistsError(
-            f"`directory` must not hold a run, unless it is to be resumed (--resume). Received: {directory}"
-        )
     different = _differences(_decisive(config.read(directory)), _decisive(settings))
     if different:
         raise ValueError(
             f"`directory` must hold a run of the same config. Received: {directory}, which differs in: "
             + ", ".join(different)
         )
+    zoo.check_words(directory, settings, words)
 
 
 def _claim(directory, settings, words):
     """Makes the folder, clears it of what a killed run was writing, and writes the words, if any, and the config."""
     for folder in (directory, directory / "images"):
         files.sweep(folder)
+    if not config.is_run(directory):
+        (directory / zoo.RUN_WORDS).unlink(missing_ok=True)  # of a run that was killed before it had a config
     if words is not None:
         with files.atomic(directory / zoo.RUN_WORDS) as path:
             path.write_text("".join(f"{word}\n" for word in words), "utf-8")

@@ -25,6 +25,8 @@ log q(z), which the bound has besides, are inside of f1 and f2. Where f1 and f2 
   depend on encoder and decoder, so AS-VAE-r has the gradient of the plain VAE. AS-VAE-g moves p(x | z) along
   -KL(p(x) || q(x)), which is all that is left to an adversary, and q(z | x) along -E_p(x) KL(p(z | x) || q(z | x)), the
   sleep phase of wake-sleep. KL(p(x, z) || q(x, z)) is the sum of the two; the second one's gradient by p is left out.
+  s is for the value of L_z only, for it is asked at draws of p(z). With both halves, the statistics of the batch that
+  decodes both kinds of codes let a little of r's gradient through to the encoder.
 - "ali": one net of x and z, which tells the joints apart (5.1), and no bound.
 
     x [B, H, W, C] -> convolutions of stride 2 -> dense -> posterior: batch [B], event [D]
@@ -221,7 +223,8 @@ def contrast(net, real, fake):
 def unpaired(pairs):
     """Returns images and codes of pairs, [B, ...], so that no image has its own code: a draw of the marginals' product.
 
-    They are there for the discriminator, and pass no gradient on. A replica takes the codes of its own share.
+    They are there for the discriminator, and pass no gradient on. A replica takes the codes of its own share; an image
+    that is alone in it keeps its own.
     """
     return tf.stop_gradient(pairs.x), tf.stop_gradient(tf.roll(pairs.z, 1, axis=0))
 
@@ -261,7 +264,7 @@ class KnownDensities(keras.layers.Layer):
 
     def log_ratios(self, inferred, generated):
         r_generated, r_inferred, images_loss = contrast(self.images, (generated.x,), (inferred.x,))
-        s_generated, _, codes_loss = contrast(self.codes, (generated.z,), (tf.stop_gradient(inferred.z),))
+        s_generated, _, codes_loss = contrast(self.codes, (generated.z,), (inferred.z,))
         # Data have no gradient, but for batch normalisation, which ties their scores to those of the others.
         f1 = inferred.log_q - inferred.log_prior - tf.stop_gradient(r_inferred)
         f2 = tf.stop_gradient(generated.log_q) - generated.log_prior + r_generated + s_generated
@@ -331,6 +334,7 @@ class ASVAE(LatentVariableModel):
             "discriminator": discriminator,
         }
         make_discriminators = DISCRIMINATORS[checks.one_of("discriminator", discriminator, DISCRIMINATORS)]
+        self.default_objective = make_discriminators.objective
 
         dtype = self.dtype_policy
         self.encoder_maps = convolutions(self.image_shape, self.filters, convs_per_stage, dtype=dtype, name="maps")
@@ -435,14 +439,15 @@ class ASVAE(LatentVariableModel):
         """Configures training, as the base class does.
 
         Args:
-            optimizer: of encoder and decoder; the discriminators have one of the same class and settings.
+            optimizer: of encoder and decoder; the discriminators have one of the same class and settings, schedules of
+                the rate among them. What is set later, as by a callback, is of the first one only.
             objective: of the discriminators' game; or a bound, for which they idle. None is the game.
             **settings: see the base class.
         """
-        game = self.discriminators.objective
-        super().compile(optimizer, game() if objective is None else objective, **settings)
+        super().compile(optimizer, objective, **settings)
         self.discriminator_optimizer = None
         if isinstance(self.objective, AdversarialObjective):
+            game = self.default_objective
             if not isinstance(self.objective, game):
                 raise ValueError(
                     f"`objective` must be of {self._settings['discriminator']!r}: {game.__name__}, or a bound. "

@@ -34,9 +34,15 @@ move as without classes, for sum_y p(x, y | z) = p(x | z) whatever W is: they sh
 tell apart, and nothing pulls them to a class.
 
 Departures: the self term of phi is left out unless asked for, for with it the particles collapse, and the bandwidth is
-Liu and Wang's (`vaezoo.stein`); noise is drawn for each image, not shared by all; there is no dropout; one step of eta
-per step, K = 1. With labels the weights of VIWAE are those of what is climbed. Particles of weights are of the images'
-decoder only, and those of labels a point (4.50); they are averaged in the weights w, too, not grouped.
+Liu and Wang's (`vaezoo.stein`, which says what that leaves of VIWAE's weights, too); noise is drawn for each image, not
+shared by all; there is no dropout; one step of eta per step, K = 1, and theta and z move at once, from where both were,
+where the thesis has them move in turn. With labels the weights of VIWAE are those of what is climbed.
+
+Particles of the decoder's weights (P > 1; those of labels' are a point, (4.50)) have the prior N(0, I), which a point
+has not; they start where Keras' initializers put them, where the thesis draws them from a Gaussian. What particles of z
+climb, what w weighs and what training logs is the mean over theta of log p(x | z, theta), (4.44); what is measured is
+the log of the mean. They keep the self term, with which so many dimensions leave little of their spread: they are an
+ensemble rather than a posterior. No entry has them, and they were never trained at size.
 """
 
 import math
@@ -351,7 +357,10 @@ class SemiSupervisedSteinVAE(LabelledModel, SteinVAE):
         fields, measured = super().stein_step(x)
         if labelled is None:
             return fields, measured
-        x_labelled, y = self.domain.values(self._images_of(labelled[0])), tf.cast(labelled[1], tf.int32)
+        x_labelled, y = (
+            self.domain.values(self._images_of(labelled[0])),
+            tf.reshape(tf.cast(labelled[1], tf.int32), [-1]),
+        )
         share = global_batch_size(x_labelled) / (global_batch_size(x_labelled) + global_batch_size(x))  # rho
         zeta = math.prod(self.image_shape) / (self.num_classes * share)
 
