@@ -125,14 +125,18 @@ def test_every_trainable_variable_gets_a_finite_gradient(system, make_tiny, imag
 def test_fit_with_xla_traces_its_step_once_and_lowers_the_loss(system, make_tiny, images):
     """Without XLA, half precision has to do it, below."""
     # Not Adam, whose kernels for each variable take as long to compile as the model.
-    model = make_tiny(system, keras.optimizers.SGD(1e-3), jit_compile=True)
+    model = make_tiny(system, keras.optimizers.SGD(1e-2, global_clipnorm=1.0), jit_compile=True)
     model.initialize(images)
+    noise = model.noise(20, len(images), seed=[0, 0])
+    bound = np.mean(elbo(model.terms(images, noise)))
     traces, train_step = [], model.train_step
     model.train_step = lambda data: traces.append(0) or train_step(data)
     history = model.fit(images, batch_size=20, epochs=30, verbose=0).history
     assert len(traces) == 1
-    least = 0.1 if system == "m1m2" else 1.0  # its M1, and with it log p(x | a), stays as it is
-    assert history["loss"][-1] < history["loss"][0] - least
+    if system == "m1m2":  # its M1, and with it the noise of log p(x | a), stays as it is: on the same noise, then
+        assert np.mean(elbo(model.terms(images, noise))) > bound + 0.05
+    else:
+        assert history["loss"][-1] < history["loss"][0] - 1.0
     assert set(history) >= {"loss", "log_likelihood"}
     assert {"elbo", "kl"} <= set(history) or isinstance(model.objective, Stein)
 
