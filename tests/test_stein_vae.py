@@ -396,5 +396,4 @@ def test_stein_comes_closer_to_the_exact_posterior_than_a_diagonal_gaussian():
         )
         model.fit(x[10:], batch_size=100, epochs=30, verbose=0)
         variations[cls] = np.mean([total_variation(model, point) for point in points[:10]])
-    assert variations[ToySteinVAE] < 0.34
-    assert variations[ToyVAE] > 0.37  # 0.386 is the best a diagonal Gaussian can do by KL(q || p)
+    assert variations[ToySteinVAE] < 0.34 < 0.37 < variations[ToyVAE]

@@ -74,6 +74,7 @@ def test_a_folder_called_like_an_entry_does_not_shadow_it(tmp_path, monkeypatch)
     (tmp_path / "vae_digits" / config.RUN_CONFIG).write_text("{}")
     assert config.read("vae_digits").num_params > 0
     assert config.is_run("./vae_digits")
+    assert config.is_run(pathlib.Path("vae_digits"))
 
 
 def test_overrides_reach_the_constructor():

@@ -376,9 +376,8 @@ def layers(
     output: Output = None,
 ):
     """Stack the KL of a run's layers of latents over its epochs."""
-    if not config.is_run(folder.absolute()):  # or a folder that is called like an entry would be taken for it
+    if not config.is_run(folder):
         raise ValueError(f"`folder` must be the folder of a run. Received: {folder}")
-    folder = folder.absolute()
     entry = config.read(folder)
     from vaezoo import plots
 

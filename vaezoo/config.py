@@ -151,8 +151,11 @@ def names():
 
 
 def is_run(name):
-    """Tells whether `name` is the folder of a training run."""
-    if isinstance(name, Config) or str(name) in names():  # a folder called like an entry is reached as ./<name>
+    """Tells whether `name` is the folder of a training run.
+
+    A string that is an entry's name is the entry: a folder called like one is reached as "./<name>", or as a `Path`.
+    """
+    if isinstance(name, Config) or name in names():
         return False
     return (pathlib.Path(name) / RUN_CONFIG).is_file()
 

@@ -69,19 +69,25 @@ class Splits:
                 )
             DOMAINS_BY_RANK[parts["train"].ndim].check(name, images, parts["train"].shape[1:])
         if words is not None:
-            if np.ndim(words) != 1 or not all(isinstance(word, str) for word in words):
-                received = np.asarray(words)
-                raise ValueError(f"`words` must be strings, [V]. Received: {received.dtype}, {list(received.shape)}")
-            words = tuple(map(str, words))
-        if words is not None and (len(words),) != parts["train"].shape[1:]:
-            raise ValueError(
-                f"`words` must hold one word per count of a document. Received: {len(words)} words, and `train` of "
-                f"shape {list(parts['train'].shape)}"
-            )
-        for word in words or ():
-            if len(f"{word}.".splitlines()) > 1:
-                raise ValueError(f"`words` must be without line breaks. Received: {word!r}")
+            words = _checked_words(words, parts["train"])
         return cls(**{name: ImageSet(images, None) for name, images in parts.items()}, words=words)
+
+
+def _checked_words(words, documents):
+    """Returns V words as a tuple, if they can be those that documents, [N, V], count."""
+    if np.ndim(words) != 1 or not all(isinstance(word, str) for word in words):
+        received = np.asarray(words)
+        raise ValueError(f"`words` must be strings, [V]. Received: {received.dtype}, {list(received.shape)}")
+    if (len(words),) != documents.shape[1:]:
+        raise ValueError(
+            f"`words` must hold one word per count of a document. Received: {len(words)} words, and `train` of "
+            f"shape {list(documents.shape)}"
+        )
+    words = tuple(map(str, words))
+    for word in words:  # a file has them one to a line
+        if len(f"{word}.".splitlines()) > 1:
+            raise ValueError(f"`words` must be without line breaks. Received: {word!r}")
+    return words
 
 
 @dataclasses.dataclass(frozen=True)

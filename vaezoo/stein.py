@@ -20,8 +20,8 @@ and in D dimensions h is of order D. For the target N(0, I) the printed sum is a
 
 in 50 dimensions at 2 % for 5 particles and 9 % for 100. Without the self term a sampler rests near variance 1, and not
 at 1 only because h depends on the same draws: at 1.5 to 1.6 with 3 particles, 1.2 with 4, 1.1 with 5, 1.0 with 10, in 2
-to 50 dimensions; of two the kernel is 1/3 at any distance, and the repulsion stronger than the scores. Kept particles
-need the self term: without it each is moved by the others only.
+to 50 dimensions; of two the kernel is 1/3 at any distance, and their scores cancel in the mean: they only repel each
+other. Kept particles need the self term: without it each is moved by the others only.
 
 The weights are not normalised anew without the self term: those of the others sum to 1 - w_j, a factor that equal
 weights have in common, and with which a particle that has most of the weight hardly moves.

@@ -57,8 +57,7 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
     # The card's figures are those of the entry's weights, not of this run.
     settings = dataclasses.replace(settings, weights=None)
     recipe, transform = settings.train, settings.data.transform
-    # Absolute, for `./vae_mnist` is a folder, and as a `pathlib.Path` it is the entry's name.
-    directory = pathlib.Path(directory or default_directory(name, settings)).absolute()
+    directory = pathlib.Path(directory or default_directory(name, settings))
     strategy = default_strategy()
     chief = _is_chief(strategy)
     given = splits is not None or "data.name" in overrides
