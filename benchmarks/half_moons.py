@@ -16,7 +16,8 @@ import numpy as np
 from sklearn.neighbors import KNeighborsClassifier
 
 import vaezoo
-from vaezoo import config, data, evaluation
+from vaezoo import data, evaluation
+from vaezoo.zoo import config
 
 SEEDS = range(10, 20)  # the settings were chosen on others
 

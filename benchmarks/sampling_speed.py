@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 import vaezoo
-from vaezoo import layers, masks
+from vaezoo.layers import masks, weight_norm
 
 IMAGE_SHAPE, BATCHES = (32, 32, 3), (1, 16)
 FILTERS, HIDDEN_LAYERS, FIRST_KERNEL = 64, 10, 7  # as large as iaf_cifar10; the masks cut half of that off
@@ -60,7 +60,7 @@ class MaskedModel:
 
         def conv(before, after, kernel_size, strict=False):
             mask = masks.conv_mask(before, after, kernel_size, strict=strict)
-            return layers.Conv2D(len(before), len(after), kernel_size, mask=mask)
+            return weight_norm.Conv2D(len(before), len(after), kernel_size, mask=mask)
 
         self.first = conv(pixel, hidden, FIRST_KERNEL, strict=True)
         self.hidden = [conv(hidden, hidden, 3) for _ in range(hidden_layers)]

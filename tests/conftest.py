@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from vaezoo import cli
+from vaezoo.cli import main
 from vaezoo.models import MODELS
 from vaezoo.objectives import Stein
 
@@ -154,7 +154,7 @@ def vaezoo(*arguments, cwd="."):
     sys.argv, status = ["vaezoo", *map(str, arguments)], 0
     try:
         with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            cli.main()
+            main.main()
     except SystemExit as stop:
         status = stop.code
     finally:
@@ -218,11 +218,11 @@ def real_data():
     def load(name):
         import tensorflow_datasets as tfds
 
-        import vaezoo.frey_face
+        import vaezoo.data.frey_face
         from vaezoo import data
 
         builder = tfds.builder(name)
-        placed = pathlib.Path(builder.data_dir).parents[1] / "downloads" / "manual" / vaezoo.frey_face.FILE_NAME
+        placed = pathlib.Path(builder.data_dir).parents[1] / "downloads" / "manual" / vaezoo.data.frey_face.FILE_NAME
         if not (builder.data_path.exists() or (name == "frey_face" and placed.exists())):
             pytest.skip(
                 f"{name} is not prepared in {builder.data_path} (set TFDS_DATA_DIR, or run `tfds build {name}`)"

@@ -7,10 +7,10 @@ import tensorflow_probability as tfp
 from test_linear_gaussian import LOG_P, LinearGaussian, X
 
 from vaezoo import evaluation
-from vaezoo.annealing import annealed_estimate
-from vaezoo.base import SAMPLE_STREAM, noise_seed
+from vaezoo.base.semi_supervised import SemiSupervisedModel
+from vaezoo.inference.annealing import annealed_estimate
+from vaezoo.noise import Stream, noise_seed
 from vaezoo.numerics import log_mean_exp
-from vaezoo.semi_supervised import SemiSupervisedModel
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_few_temperatures_are_unbiased(model):
 def test_annealing_of_tfp_is_biased():
     """The reason for a loop of our own: once this fails, TFP values a state under the present temperature."""
     model, prior = LinearGaussian(), tfp.distributions.Normal(0.0, 1.0)
-    noise = model.noise(4000, len(X), seed=noise_seed(0, SAMPLE_STREAM))
+    noise = model.noise(4000, len(X), seed=noise_seed(0, Stream.SAMPLE))
 
     def log_prior(noise):
         return tf.reduce_sum(prior.log_prob(noise), axis=-1)
@@ -41,7 +41,7 @@ def test_annealing_of_tfp_is_biased():
         target_log_prob_fn=lambda noise: log_prior(noise) + model.log_prob_given_noise(X, noise),
         current_state=noise,
         make_kernel_fn=lambda log_p: tfp.mcmc.HamiltonianMonteCarlo(log_p, 0.5, 5),
-        seed=noise_seed(1, SAMPLE_STREAM),
+        seed=noise_seed(1, Stream.SAMPLE),
     )
     error = log_mean_exp(log_w, axis=0) - LOG_P
     assert -0.2 < np.mean(error) < -0.08
@@ -90,7 +90,7 @@ def test_every_model_has_what_is_annealed(system, make_tiny, images):
     """log p(x | z) at noise from the prior is that under `generated`, whose mean is shown; classes are averaged."""
     model = make_tiny(system)
     model.initialize(images[:32])
-    noise = model.noise(3, 4, seed=noise_seed(0, SAMPLE_STREAM))
+    noise = model.noise(3, 4, seed=noise_seed(0, Stream.SAMPLE))
     log_p = model.log_prob_given_noise(images[:4], noise)
     assert log_p.shape == (3, 4)
     for s in range(3):

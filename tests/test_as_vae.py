@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 from scipy.special import log_expit
 from scipy.stats import multivariate_normal
 
-from vaezoo.layers import batch_statistics
+from vaezoo.layers.batch_norm import batch_statistics
 from vaezoo.models import VAE
 from vaezoo.models.as_vae import ASVAE, DISCRIMINATORS, KnownDensities, LogRatios, Pairs, contrast, unpaired
 from vaezoo.objectives import ALI, ELBO, Contest, SymmetricBound, elbo

@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 from scipy.special import log_expit, logsumexp
 from scipy.stats import norm
 
-from vaezoo.layers import batch_statistics
+from vaezoo.layers.batch_norm import batch_statistics
 from vaezoo.models.avae import AVAE, Factor
 from vaezoo.objectives import ELBO, elbo
 from vaezoo.posteriors import reparameterize

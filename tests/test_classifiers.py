@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
-from vaezoo import classifiers
-from vaezoo.classifiers import TransductiveSVM
+from vaezoo.evaluation import feature_classifiers
+from vaezoo.evaluation.feature_classifiers import TransductiveSVM
 
 
 def hide(y, per_class, seed):
@@ -41,15 +41,15 @@ def plain_svc(x, labels, variance_of, gamma=0.5):
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 5.0])
 def test_a_balanced_assignment_has_the_asked_proportions(proportions, scale):
     scores = scale * np.random.default_rng(0).normal(size=(1000, 4)) + [0, 0, 1, 3]  # the last class wins most rows
-    p = classifiers.balance(scores, np.array(proportions))
+    p = feature_classifiers.balance(scores, np.array(proportions))
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
-    np.testing.assert_allclose(p.mean(axis=0), proportions, rtol=2 * classifiers.BALANCE_TOLERANCE)
+    np.testing.assert_allclose(p.mean(axis=0), proportions, rtol=2 * feature_classifiers.BALANCE_TOLERANCE)
 
 
 def test_a_balanced_assignment_is_softmax_times_a_factor_per_class():
     """Ratios of two rows' odds, which factors per class and row can't change, are the scores'."""
     scores = np.random.default_rng(1).normal(size=(50, 3))
-    log_p = np.log(classifiers.balance(scores, np.array([0.2, 0.3, 0.5])))
+    log_p = np.log(feature_classifiers.balance(scores, np.array([0.2, 0.3, 0.5])))
 
     def log_odds_ratios(log_values):
         odds = log_values - log_values[:, :1]
@@ -61,17 +61,19 @@ def test_a_balanced_assignment_is_softmax_times_a_factor_per_class():
 def test_balancing_ignores_what_all_classes_or_all_rows_share():
     rng, proportions = np.random.default_rng(2), np.array([0.5, 0.3, 0.2])
     scores = rng.normal(size=(200, 3))
-    p = classifiers.balance(scores, proportions)
-    shifted = classifiers.balance(scores + 100 * rng.normal(size=(200, 1)) + [1, 0, -1], proportions)
+    p = feature_classifiers.balance(scores, proportions)
+    shifted = feature_classifiers.balance(scores + 100 * rng.normal(size=(200, 1)) + [1, 0, -1], proportions)
     np.testing.assert_allclose(shifted, p, atol=2e-3)
-    np.testing.assert_allclose(classifiers.balance(np.zeros((10, 3)), proportions), np.tile(proportions, (10, 1)))
+    np.testing.assert_allclose(
+        feature_classifiers.balance(np.zeros((10, 3)), proportions), np.tile(proportions, (10, 1))
+    )
 
 
 def test_balancing_survives_scores_of_any_size():
     scores = 1e6 * np.random.default_rng(2).normal(size=(200, 3))
-    p = classifiers.balance(scores, np.array([0.5, 0.3, 0.2]))
+    p = feature_classifiers.balance(scores, np.array([0.5, 0.3, 0.2]))
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
-    p = classifiers.balance([[1e6, 0], [1e6, 0], [1e6 + 1, 0], [1e6 + 2, 0]], np.array([0.5, 0.5]))
+    p = feature_classifiers.balance([[1e6, 0], [1e6, 0], [1e6 + 1, 0], [1e6 + 2, 0]], np.array([0.5, 0.5]))
     np.testing.assert_allclose(p.mean(axis=0), 0.5, rtol=2e-4)  # a class that no row would choose
 
 
@@ -80,7 +82,7 @@ def test_balanced_labels_of_clusters_find_the_cluster_sizes():
     y = np.repeat([0, 1, 2], [50, 30, 20])
     scores = 10 * np.eye(3)[y] + [0, 0, 40]
     assert (scores.argmax(axis=1) == 2).all()
-    np.testing.assert_array_equal(classifiers.balance(scores, np.array([0.5, 0.3, 0.2])).argmax(axis=1), y)
+    np.testing.assert_array_equal(feature_classifiers.balance(scores, np.array([0.5, 0.3, 0.2])).argmax(axis=1), y)
 
 
 def mean_errors(make, gamma=0.5):
@@ -131,8 +133,8 @@ def test_predictions_are_the_classes_of_the_highest_scores(num_classes):
 @pytest.mark.parametrize("num_classes", [2, 4])
 def test_one_relabelling_keeps_what_the_svc_has_right(num_classes, monkeypatch):
     """Guesses with their classes mixed up would win: their weight is that of labels, and they are many."""
-    monkeypatch.setattr(classifiers, "WEIGHTS", [1.0])
-    monkeypatch.setattr(classifiers, "FITS_PER_WEIGHT", 1)
+    monkeypatch.setattr(feature_classifiers, "WEIGHTS", [1.0])
+    monkeypatch.setattr(feature_classifiers, "FITS_PER_WEIGHT", 1)
     x, y, labels = clusters(0, num_classes, std=0.3)
     np.testing.assert_array_equal(plain_svc(x, labels, variance_of=x).predict(x), y)
     np.testing.assert_array_equal(TransductiveSVM().fit(x, labels).predict(x), y)
@@ -208,9 +210,9 @@ def test_fit_drops_unlabelled_rows_where_they_are_of_no_use():
         "logistic_regression": LogisticRegression(max_iter=1000).fit(x[known], labels[known]),
         "tsvm": TransductiveSVM().fit(x, labels),
     }
-    assert set(oracles) == set(classifiers.CLASSIFIERS)
+    assert set(oracles) == set(feature_classifiers.CLASSIFIERS)
     for name, oracle in oracles.items():
-        np.testing.assert_array_equal(classifiers.fit(name, x, labels).predict(x), oracle.predict(x))
+        np.testing.assert_array_equal(feature_classifiers.fit(name, x, labels).predict(x), oracle.predict(x))
 
 
 X = np.arange(12.0).reshape(6, 2)
@@ -243,7 +245,7 @@ REFUSED = {
 def test_errors_say_what_was_expected_and_received(case):
     name, features, labels, message = REFUSED[case]
     with pytest.raises(ValueError) as error:
-        classifiers.fit(name, features, labels)
+        feature_classifiers.fit(name, features, labels)
     assert str(error.value).startswith(message)
     if name == "knn":  # the estimator by itself refuses the same
         with pytest.raises(ValueError) as error:

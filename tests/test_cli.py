@@ -33,7 +33,7 @@ def test_help_and_names_answer_without_tensorflow():
 
 
 def test_list_names_every_entry_in_a_process_of_its_own():
-    from vaezoo import config
+    from vaezoo.zoo import config
 
     command = [sys.executable, "-m", "vaezoo", "list"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -131,7 +131,7 @@ LAYERS = "epoch,log_likelihood,kl_layer_01,kl_layer_02\n1,-9000.0,300.0,200.0\n2
 
 
 def test_layers_of_a_run_are_drawn_without_tensorflow(tmp_path):
-    from vaezoo import config
+    from vaezoo.zoo import config
 
     run = tmp_path / "runs" / "layered"
     run.mkdir(parents=True)

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from vaezoo import config, zoo
+from vaezoo import zoo
 from vaezoo.models.resnet_vae import ResNetVAE
 from vaezoo.objectives import alpha
+from vaezoo.zoo import config, loading
 
 ENTRY = "vae_digits"
 TRAINING_IMAGES = {
@@ -158,7 +159,7 @@ def test_command_line_values_are_toml_or_strings(text, key, value):
 )
 def test_bad_values_are_named(overrides, message):
     with pytest.raises(ValueError) as error:
-        zoo.build(config.read(ENTRY, overrides))
+        loading.build(config.read(ENTRY, overrides))
     assert message in str(error.value), error.value
     assert "\n" not in str(error.value)
 

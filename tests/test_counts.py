@@ -14,11 +14,14 @@ import tensorflow as tf
 from conftest import vaezoo
 from scipy.stats import multinomial, poisson
 
-from vaezoo import config, data, evaluation, exporting, plots, training, zoo
-from vaezoo.annealing import annealed_estimate
+from vaezoo import data, evaluation, plots
+from vaezoo.data import sources
+from vaezoo.inference.annealing import annealed_estimate
 from vaezoo.likelihoods import LIKELIHOODS
 from vaezoo.models import ADGM, AVAE, M2, VAE
 from vaezoo.objectives import ELBO, elbo
+from vaezoo.serving import exporting
+from vaezoo.zoo import config, loading, training
 
 WORDS = 12
 # Documents on one of two topics: twenty words of the first six of the vocabulary, or as many of the last six.
@@ -336,7 +339,7 @@ def test_newsgroups_are_counts_of_the_words_of_train(monkeypatch):
         "test": ["goals in orbit unheard", "Unheard", "moon"],
     }
     newsgroups(monkeypatch, lambda part, _: types.SimpleNamespace(data=posts[part], target=np.array([4, 5, 6])))
-    monkeypatch.setattr(data, "HELD_OUT", 1)
+    monkeypatch.setattr(sources, "HELD_OUT", 1)
     splits = data.load("20newsgroups")
     assert splits.words == ("goals", "match", "moon", "orbit")
     expected = {
@@ -361,7 +364,7 @@ def test_newsgroups_that_cannot_be_had_name_the_ways_out(monkeypatch):
         raise OSError(f"no network to {host}")
 
     newsgroups(monkeypatch, fetch)
-    monkeypatch.setattr(data, "_require_network", offline)
+    monkeypatch.setattr(sources, "_require_network", offline)
     with pytest.raises(data.DataNotPreparedError) as error:
         data.load("20newsgroups")
     assert asked == [False]  # it looked into the cache, and did not try to download for minutes
@@ -548,10 +551,10 @@ ENTRY = "stein_poisson_20news"
 
 def test_the_words_of_an_entry_are_those_that_its_weights_count():
     settings = config.read(ENTRY)
-    words = zoo.words(ENTRY, settings)
+    words = loading.words(ENTRY, settings)
     assert [len(words)] == [len(set(words))] == settings.model.args["image_shape"]
-    assert zoo.words(ENTRY, dataclasses.replace(settings, weights=None)) is None
-    assert zoo.words("vae_digits", config.read("vae_digits")) is None
+    assert loading.words(ENTRY, dataclasses.replace(settings, weights=None)) is None
+    assert loading.words("vae_digits", config.read("vae_digits")) is None
 
 
 @pytest.mark.parametrize(
@@ -564,11 +567,11 @@ def test_the_words_of_an_entry_are_those_that_its_weights_count():
 )
 def test_documents_of_other_words_than_the_weights_count_are_refused(change, received):
     settings = config.read(ENTRY)
-    words = zoo.words(ENTRY, settings)
-    zoo.check_words(ENTRY, settings, words)
-    zoo.check_words(ENTRY, settings, None)  # arrays that do not say
+    words = loading.words(ENTRY, settings)
+    loading.check_words(ENTRY, settings, words)
+    loading.check_words(ENTRY, settings, None)  # arrays that do not say
     with pytest.raises(ValueError, match=f"`data` must count the words of {ENTRY}, .*Received: {received}$"):
-        zoo.check_words(ENTRY, settings, change(words))
+        loading.check_words(ENTRY, settings, change(words))
 
 
 def test_topics_of_an_entry_need_no_data(tmp_path):
@@ -576,7 +579,7 @@ def test_topics_of_an_entry_need_no_data(tmp_path):
     assert result.returncode == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines()[1:]]
     assert len(rows) == 50
-    assert set().union(*(row[1:] for row in rows)) <= set(zoo.words(ENTRY, config.read(ENTRY)))
+    assert set().union(*(row[1:] for row in rows)) <= set(loading.words(ENTRY, config.read(ENTRY)))
 
 
 def test_a_run_knows_its_words_without_its_data_and_refuses_others(settings, tmp_path):
@@ -590,7 +593,7 @@ def test_a_run_knows_its_words_without_its_data_and_refuses_others(settings, tmp
 
     words = [f"word {index}" for index in range(WORDS)]
     train(words)
-    assert zoo.words(tmp_path / "run", config.read(tmp_path / "run")) == tuple(words)
+    assert loading.words(tmp_path / "run", config.read(tmp_path / "run")) == tuple(words)
     result = vaezoo("topics", "run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "word 11" in result.stdout

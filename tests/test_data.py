@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from vaezoo import data
+from vaezoo.data import sources
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (53, 4, 3, 1), dtype="uint8")
 
@@ -180,14 +181,14 @@ def test_a_norb_pair_is_both_images_averaged_over_3x3_and_rounded():
 def test_a_set_that_is_not_prepared_names_the_three_ways_out(name, tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 
-    import vaezoo.frey_face  # noqa: F401
+    import vaezoo.data.frey_face  # noqa: F401
 
     def offline():
         raise OSError("no network")
 
     here = tfds.builder
     monkeypatch.setattr(tfds, "builder", lambda name: here(name, data_dir=tmp_path))
-    monkeypatch.setattr(data, "_require_network", offline)
+    monkeypatch.setattr(sources, "_require_network", offline)
     with pytest.raises(data.DataNotPreparedError) as error:
         data.load(name)
     text = str(error.value)
@@ -202,7 +203,7 @@ def test_frey_builder_reads_the_hand_placed_file(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
     from scipy.io import savemat
 
-    import vaezoo.frey_face  # noqa: F401
+    import vaezoo.data.frey_face  # noqa: F401
 
     frames = np.random.default_rng(0).integers(0, 256, (560, 1965), dtype="uint8")
     (tmp_path / "downloads" / "manual").mkdir(parents=True)

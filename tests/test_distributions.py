@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy.stats import logistic
 
-from vaezoo.distributions import DiscretizedLogistic
+from vaezoo.layers.distributions import DiscretizedLogistic
 
 LEVELS = np.arange(256)
 LOCS, LOG_SCALES = np.array([-0.7, -0.5, -0.1234, 0.0, 0.31, 0.5, 0.9]), np.array([-7.0, -5.0, -3.5, -1.0, 2.0])

@@ -19,9 +19,11 @@ import pytest
 import tensorflow as tf
 
 import vaezoo
-from vaezoo import exporting, files
+from vaezoo import files
+from vaezoo.base.labelled import LabelledModel
+from vaezoo.base.semi_supervised import SemiSupervisedModel
 from vaezoo.models import MODELS
-from vaezoo.semi_supervised import LabelledModel, SemiSupervisedModel
+from vaezoo.serving import exporting, lite, saved_model
 
 TINY = {system: {**args, "image_shape": (6, 5, 3)} for system, args in conftest.TINY.items()}  # as PNG files can be
 # What is exported: name -> system, constructor arguments, and whether it is trained a step with XLA before.
@@ -356,7 +358,7 @@ def interpreter(path):
     return Interpreter(str(path))
 
 
-@pytest.mark.parametrize("precision", exporting.PRECISIONS)
+@pytest.mark.parametrize("precision", lite.PRECISIONS)
 def test_lite_equals_keras(exported, precision):
     lite = interpreter(exported.lite[precision])
     assert {name: sorted(io["inputs"]) for name, io in lite.get_signature_list().items()} == {
@@ -376,9 +378,9 @@ def test_lite_equals_keras(exported, precision):
 
 def test_lite_report_is_what_the_files_do(exported):
     report = json.loads(exported.report.read_text())
-    assert set(report) == set(exporting.PRECISIONS) == set(exported.lite)
-    oracle = exporting.in_float32(exported.model)
-    z = oracle.encode(oracle.sample(exporting.REPORT_ROWS, seed=0)).numpy()
+    assert set(report) == set(lite.PRECISIONS) == set(exported.lite)
+    oracle = saved_model.in_float32(exported.model)
+    z = oracle.encode(oracle.sample(lite.REPORT_ROWS, seed=0)).numpy()
     for precision, path in exported.lite.items():
         assert report[precision]["bytes"] == path.stat().st_size
         measured = report[precision]["decode"]
@@ -400,7 +402,7 @@ def test_lower_precisions_make_smaller_files(tmp_path):
     assert 0.2 < sizes["int8"] < 0.3
 
 
-@pytest.mark.parametrize("precision", exporting.PRECISIONS)
+@pytest.mark.parametrize("precision", lite.PRECISIONS)
 def test_lite_uses_builtin_ops_only(exported, precision):
     from ai_edge_litert import schema_py_generated as schema
 
@@ -494,7 +496,7 @@ def test_a_failure_leaves_earlier_exports_alone(tiny, tmp_path, monkeypatch):
     for path in ("vae/1/saved_model.pb", *LITE_FILES):
         (tmp_path / path).write_bytes(b"earlier")
     before = sorted(tmp_path.rglob("*")), hashes(tmp_path)
-    monkeypatch.setattr(exporting, "_converted", lambda model: (_ for _ in ()).throw(RuntimeError("broken")))
+    monkeypatch.setattr(lite, "converted", lambda model: (_ for _ in ()).throw(RuntimeError("broken")))
     with pytest.raises(RuntimeError, match="broken"):
         exporting.export(tiny, tmp_path, "vae")
     assert (sorted(tmp_path.rglob("*")), hashes(tmp_path)) == before

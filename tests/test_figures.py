@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import vaezoo
-from vaezoo import config, data, evaluation
-from vaezoo.annealing import annealed_estimate
+from vaezoo import data, evaluation
+from vaezoo.inference.annealing import annealed_estimate
 from vaezoo.numerics import log_mean_exp
 from vaezoo.objectives import elbo, log_weights
+from vaezoo.zoo import config
 
 pytestmark = pytest.mark.slow
 

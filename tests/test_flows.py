@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from scipy.stats import multivariate_normal, norm
 
-from vaezoo import flows
+from vaezoo.layers import flows
 from vaezoo.posteriors import POSTERIORS, InverseAutoregressiveFlow, reparameterize
 
 tfb, tfd = tfp.bijectors, tfp.distributions

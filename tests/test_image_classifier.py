@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from vaezoo import data, image_classifier
+from vaezoo import data
+from vaezoo.evaluation import image_classifier
 
 SHAPE = (8, 8, 1)
 

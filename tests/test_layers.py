@@ -10,8 +10,10 @@ import pytest
 import tensorflow as tf
 from scipy.signal import correlate2d
 
-from vaezoo import masks
-from vaezoo.layers import Conv2D, Conv2DTranspose, Dense, PrincipalComponents, data_dependent_initialization
+from vaezoo.layers import masks
+from vaezoo.layers.initialization import data_dependent_initialization
+from vaezoo.layers.principal_components import PrincipalComponents
+from vaezoo.layers.weight_norm import Conv2D, Conv2DTranspose, Dense
 
 RANKS = [0, 0, 1, 2]  # of 4 inputs
 OUT_RANKS = [0, 1, 2]  # of 3 outputs: the first one sees nothing in a strict mask

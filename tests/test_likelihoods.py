@@ -8,7 +8,8 @@ import tensorflow as tf
 from scipy.special import expit
 from scipy.stats import bernoulli, norm
 
-from vaezoo.layers import PrincipalComponents, data_dependent_initialization
+from vaezoo.layers.initialization import data_dependent_initialization
+from vaezoo.layers.principal_components import PrincipalComponents
 from vaezoo.likelihoods import COMPONENT_LIKELIHOODS, LIKELIHOODS
 
 SHAPE, BATCH, FEATURES = (3, 2, 2), 4, 5
@@ -53,7 +54,7 @@ def test_bounded_mean_gaussian_equals_scipy():
 def test_one_pass_bernoulli_equals_tfps():
     import tensorflow_probability as tfp
 
-    from vaezoo.distributions import BernoulliLogits
+    from vaezoo.layers.distributions import BernoulliLogits
 
     logits = tf.constant(np.random.default_rng(1).normal(0, 5, (6, 7)), tf.float32)
     for event in (np.round(np.random.default_rng(2).random((6, 7))), np.random.default_rng(3).random((6, 7))):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from vaezoo import masks
+from vaezoo.layers import masks
 
 RANKS = [[0], [0, 1, 2], [2, 1, 0], [0, 0, 1, 2, 2]]
 

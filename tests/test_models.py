@@ -16,10 +16,11 @@ import pytest
 import tensorflow as tf
 from conftest import DEFAULT_OBJECTIVES, IMAGE_SHAPE, TINY
 
-from vaezoo.base import noise_seed
+from vaezoo.base.labelled import LabelledModel
+from vaezoo.base.semi_supervised import SemiSupervisedModel
 from vaezoo.models import MODELS, SemiSupervisedSteinVAE
+from vaezoo.noise import noise_seed
 from vaezoo.objectives import ELBO, IWAE, Stein, elbo, iwae
-from vaezoo.semi_supervised import LabelledModel, SemiSupervisedModel
 
 # A system of each of the ways to train, and one that starts from data.
 WAYS_TO_TRAIN = ["as_vae", "conv_vae", "m2", "semi_supervised_stein_vae", "stein_vae", "vae"]

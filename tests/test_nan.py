@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 from conftest import IMAGE_SHAPE
 
-from vaezoo import training, zoo
-from vaezoo.callbacks import StopOnNaN
+from vaezoo import zoo
 from vaezoo.models import VAE
 from vaezoo.objectives import ELBO
+from vaezoo.zoo import training
+from vaezoo.zoo.callbacks import StopOnNaN
 
 
 class BreakingVAE(VAE):
@@ -130,13 +131,13 @@ def test_a_healthy_training_is_left_alone(images):
 
 
 def test_from_the_command_line_it_is_one_line(tmp_path, capfd, monkeypatch):
-    from vaezoo import cli
+    from vaezoo.cli import main
 
     overrides = ["train.optimizer.name=SGD", "train.optimizer.args={learning_rate = 1e30}", "train.jit_compile=false"]
     arguments = [part for override in overrides for part in ("--set", override)]
     monkeypatch.setattr("sys.argv", ["vaezoo", "train", "vae_digits", "--dir", str(tmp_path / "run"), *arguments])
     with pytest.raises(SystemExit) as exit_status:
-        cli.main()
+        main.main()
     assert exit_status.value.code == 1
     stderr = capfd.readouterr().err
     assert "Traceback" not in stderr

@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 from scipy.integrate import trapezoid
 from scipy.stats import multivariate_normal
 
-from vaezoo.layers import data_dependent_initialization
+from vaezoo.layers.initialization import data_dependent_initialization
 from vaezoo.posteriors import POSTERIORS, code, reparameterize
 
 FEATURES, LATENTS, BATCH = 5, 4, 3

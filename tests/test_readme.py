@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from vaezoo import config
+from vaezoo.zoo import config
 
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 
@@ -61,9 +61,9 @@ def test_the_block_with_labels_runs(real_data):
 def test_every_command_of_the_readme_exists():
     from typer.main import get_command
 
-    from vaezoo import cli
+    from vaezoo.cli import main
 
-    commands = get_command(cli.app).commands
+    commands = get_command(main.app).commands
     shell = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
     used = {line.split()[1] for block in shell for line in block.splitlines() if line.startswith("vaezoo ")}
     assert used

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vaezoo import flows
-from vaezoo.distributions import DiscretizedLogistic
+from vaezoo.layers import flows
+from vaezoo.layers.distributions import DiscretizedLogistic
 from vaezoo.models.resnet_vae import INFERENCE, Posterior, ResNetVAE, centred
 
 tfd = tfp.distributions

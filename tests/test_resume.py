@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from vaezoo import config, data, files, training, zoo
+from vaezoo import data, files, zoo
+from vaezoo.zoo import config, training
 
 KILLS = 20
 CHILD = pathlib.Path(__file__).parent / "children" / "killed.py"

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from vaezoo import data, files, image_classifier, sample_scores, zoo
+from vaezoo import data, files, zoo
 from vaezoo.domains import COUNTS, IMAGES
-from vaezoo.sample_scores import classifier_score, frechet_distance
+from vaezoo.evaluation import image_classifier, samples
+from vaezoo.evaluation.samples import classifier_score, frechet_distance
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ class Copyist:
 
 def test_a_model_that_draws_the_test_images_has_their_figures(splits, classifier):
     copyist, count = Copyist(data.grey(splits.test.images)), len(splits.test.images)
-    figures = sample_scores.score_samples(copyist, classifier, splits, num_samples=count, batch_size=77)
+    figures = samples.score_samples(copyist, classifier, splits, num_samples=count, batch_size=77)
     assert figures.classifier_score == pytest.approx(figures.test_classifier_score, rel=1e-5)
     assert figures.classifier_score_deviation == pytest.approx(figures.test_classifier_score_deviation, abs=1e-4)
     assert figures.frechet_distance == pytest.approx(0.0, abs=1e-6)
@@ -180,14 +181,14 @@ def test_a_model_that_draws_the_test_images_has_their_figures(splits, classifier
 
 def test_a_model_that_draws_one_class_has_a_score_near_1_and_is_far_from_the_test_images(splits, classifier):
     sevens = Copyist(data.grey(splits.test.images[splits.test.labels == 7]))
-    figures = sample_scores.score_samples(sevens, classifier, splits, num_samples=200)
+    figures = samples.score_samples(sevens, classifier, splits, num_samples=200)
     assert 1 < figures.classifier_score < 1.5 < figures.test_classifier_score
     assert figures.frechet_distance > 10 * figures.train_frechet_distance
 
 
 def test_the_shipped_model_is_better_than_an_untrained_one(splits, classifier):
     shipped, fresh = (
-        sample_scores.score_samples(zoo.load("vae_digits", weights=weights), classifier, splits, num_samples=300)
+        samples.score_samples(zoo.load("vae_digits", weights=weights), classifier, splits, num_samples=300)
         for weights in ("pretrained", None)
     )
     assert shipped.classifier_score > fresh.classifier_score
@@ -197,7 +198,7 @@ def test_the_shipped_model_is_better_than_an_untrained_one(splits, classifier):
 
 def test_samples_are_a_function_of_the_seed(make_tiny):
     model = make_tiny("vae")
-    one, same, other = (sample_scores.draw(model, 11, batch_size=4, seed=seed) for seed in (5, 5, 6))
+    one, same, other = (samples.draw(model, 11, batch_size=4, seed=seed) for seed in (5, 5, 6))
     np.testing.assert_array_equal(one, same)
     assert one.shape == (11, *model.image_shape)
     assert not np.array_equal(one, other)
@@ -207,25 +208,25 @@ def test_samples_are_a_function_of_the_seed(make_tiny):
 def test_data_without_labels_have_no_error_rate(splits, classifier):
     unlabelled = data.Splits.from_arrays(splits.train.images, splits.validation.images)
     copyist = Copyist(data.grey(splits.test.images))
-    assert sample_scores.score_samples(copyist, classifier, unlabelled, num_samples=50).classifier_error_rate is None
+    assert samples.score_samples(copyist, classifier, unlabelled, num_samples=50).classifier_error_rate is None
 
 
 def test_bad_arguments(splits, classifier):
     copyist = Copyist(data.grey(splits.test.images))
     with pytest.raises(ValueError, match="`num_samples` must be at least 10. Received: 9"):
-        sample_scores.score_samples(copyist, classifier, splits, num_samples=9)
+        samples.score_samples(copyist, classifier, splits, num_samples=9)
     with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
-        sample_scores.score_samples(copyist, classifier, splits, batch_size=0)
+        samples.score_samples(copyist, classifier, splits, batch_size=0)
     with pytest.raises(ValueError, match="`seed` must be an integer of at least 0"):
-        sample_scores.score_samples(copyist, classifier, splits, seed=-1)
+        samples.score_samples(copyist, classifier, splits, seed=-1)
     other = types.SimpleNamespace(domain=IMAGES, image_shape=(28, 28, 1))
     with pytest.raises(
         ValueError, match=r"must take images of the model's shape \[28, 28, 1\]. Received: .*\[8, 8, 1\]"
     ):
-        sample_scores.score_samples(other, classifier, splits)
+        samples.score_samples(other, classifier, splits)
     documents = types.SimpleNamespace(domain=COUNTS, image_shape=(64,))
     with pytest.raises(ValueError, match="`model` must be a model of images. Received: SimpleNamespace of counts"):
-        sample_scores.score_samples(documents, classifier, splits)
+        samples.score_samples(documents, classifier, splits)
 
 
 # The command line.
@@ -255,7 +256,7 @@ def test_score_writes_a_table_and_json(vaezoo, folder, classifier, splits):
     assert result.returncode == 0, result.stderr
     written = json.loads((folder / "scores.json").read_text())
     model = zoo.load("vae_digits")
-    figures = sample_scores.score_samples(model, classifier, splits, num_samples=100, seed=3)
+    figures = samples.score_samples(model, classifier, splits, num_samples=100, seed=3)
     assert written["frechet_distance"] == pytest.approx(figures.frechet_distance, rel=1e-4)
     assert written["classifier_score"] == pytest.approx(figures.classifier_score, rel=1e-4)
     assert written["name"] == "vae_digits"

@@ -8,16 +8,12 @@ import tensorflow as tf
 from conftest import IMAGE_SHAPE, TINY
 
 from vaezoo import data
-from vaezoo.layers import MOMENTUM, BatchNormalization, batch_statistics
+from vaezoo.base.labelled import paired_batches
+from vaezoo.base.semi_supervised import SemiSupervisedModel
+from vaezoo.inference.class_sums import expectation_over_classes, one_hot_draw, top_class_and_another
+from vaezoo.layers.batch_norm import MOMENTUM, BatchNormalization, batch_statistics
 from vaezoo.models import ADGM, M1, M1M2, M2, MODELS, SDGM
 from vaezoo.objectives import ELBO, SemiSupervisedELBO, alpha, elbo, log_weights
-from vaezoo.semi_supervised import (
-    SemiSupervisedModel,
-    expectation_over_classes,
-    one_hot_draw,
-    paired_batches,
-    top_class_and_another,
-)
 
 PIXELS = {"likelihood": "bounded_mean_gaussian", "principal_components": 0}
 SYSTEMS = sorted(name for name, model in MODELS.items() if issubclass(model, SemiSupervisedModel))

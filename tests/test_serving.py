@@ -22,7 +22,10 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from test_exporting import assert_same_outputs, calls_of, hashes, make_model, run_consumer
 
 import vaezoo
-from vaezoo import config, exporting, files, serving, zoo
+from vaezoo import files, zoo
+from vaezoo.serving import bundle as serving
+from vaezoo.serving import saved_model
+from vaezoo.zoo import config
 
 apis = pytest.importorskip("tensorflow_serving.apis", reason="tensorflow-serving-api is not installed")
 from tensorflow_serving.apis import prediction_log_pb2  # noqa: E402
@@ -79,7 +82,7 @@ def quick(monkeypatch):
         (path / "saved_model.pb").write_bytes(b"")
         return {}
 
-    monkeypatch.setattr(exporting, "save", save)
+    monkeypatch.setattr(saved_model, "save", save)
     monkeypatch.setattr(serving, "_write_warmup", lambda *args: None)
     return lambda folder, name="m": serving.export(make_model("vae")[0], folder, name)
 
@@ -272,7 +275,7 @@ def test_a_failure_leaves_a_bundle_as_it_was_and_a_new_one_not_there(quick, tmp_
         (path / "saved_model.pb").write_bytes(b"half")
         raise RuntimeError("broken midway")
 
-    monkeypatch.setattr(exporting, "save", fail)
+    monkeypatch.setattr(saved_model, "save", fail)
     with pytest.raises(RuntimeError, match="broken midway"):
         quick(tmp_path / "old")
     assert hashes(tmp_path) == before

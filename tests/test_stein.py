@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from vaezoo import stein
+from vaezoo.inference import stein
 
 
 def loops(particles, scores, weights, self_term):
@@ -61,7 +61,7 @@ def pull(variance, number, self_term, dim=50, sets=4000):
 
 @pytest.mark.parametrize(("number", "low", "high"), [(3, 1.35, 1.75), (5, 1.05, 1.17), (10, 0.97, 1.06)])
 def test_a_sampler_without_self_term_rests_near_the_right_variance(number, low, high):
-    """As `vaezoo.stein` has it; the bandwidth is that of the draws, which is all that is left of a bias."""
+    """As `vaezoo.inference.stein` has it; the bandwidth is that of the draws, which is all that is left of a bias."""
     assert pull(low, number, False) > 0 > pull(high, number, False)
 
 
@@ -125,7 +125,7 @@ def test_particles_recover_a_mixture_of_two_gaussians():
 
 @pytest.mark.parametrize("number", [5, 20])
 def test_the_printed_update_collapses_in_fifty_dimensions(number):
-    """Kept particles rest at a variance of log(M + 1) / D around the mode of N(0, I), as derived in `vaezoo.stein`."""
+    """Kept particles rest at a variance of log(M + 1) / D around the mode of N(0, I), see `inference.stein`."""
     start = np.random.default_rng(0).normal(size=(number, 20, 50))
     particles = settle(start, lambda z: -z, True, 1500, 0.01)
     variance = particles.var(axis=0, ddof=1).mean()

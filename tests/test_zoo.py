@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import vaezoo
-from vaezoo import config, files, zoo
+from vaezoo import files, zoo
+from vaezoo.zoo import config, loading
 
 SHIPPED = [name for name in config.names() if config.read(name).weights]
 
@@ -51,8 +52,8 @@ def test_shipped_weights_are_small_whole_and_loadable(name):
 
 
 def test_fresh_weights_follow_the_configs_seed():
-    one, same = (zoo.build(config.read("vae_digits")) for _ in range(2))
-    other = zoo.build(config.read("vae_digits", {"train.seed": 1}))
+    one, same = (loading.build(config.read("vae_digits")) for _ in range(2))
+    other = loading.build(config.read("vae_digits", {"train.seed": 1}))
     np.testing.assert_array_equal(one.get_weights()[0], same.get_weights()[0])
     assert not np.array_equal(one.get_weights()[0], other.get_weights()[0])
 
@@ -101,32 +102,32 @@ def test_an_entry_without_weights_names_the_way_out(monkeypatch):
 
 
 def test_fetched_weights_are_cached_and_work_offline(fetched_entry, weights_file):
-    path = zoo.pretrained("vae_digits", fetched_entry)
-    assert path.parent == zoo.cache_dir()
+    path = loading.pretrained("vae_digits", fetched_entry)
+    assert path.parent == loading.cache_dir()
     weights_file.unlink()  # the network is gone
-    assert zoo.pretrained("vae_digits", fetched_entry) == path
-    assert [file.name for file in zoo.cache_dir().iterdir()] == [path.name]
+    assert loading.pretrained("vae_digits", fetched_entry) == path
+    assert [file.name for file in loading.cache_dir().iterdir()] == [path.name]
 
 
 def test_a_damaged_download_never_enters_the_cache(fetched_entry, weights_file):
     weights_file.write_bytes(weights_file.read_bytes()[:-1])
     with pytest.raises(ValueError, match="must have SHA-256 .* the download is damaged"):
-        zoo.pretrained("vae_digits", fetched_entry)
-    assert not zoo.cache_dir().exists()
+        loading.pretrained("vae_digits", fetched_entry)
+    assert not loading.cache_dir().exists()
 
 
 def test_an_unreachable_url_is_one_line(fetched_entry, weights_file):
     weights_file.unlink()
     with pytest.raises(OSError, match="`weights` must be reachable or cached.*use weights=None") as error:
-        zoo.pretrained("vae_digits", fetched_entry)
+        loading.pretrained("vae_digits", fetched_entry)
     assert "\n" not in str(error.value)
 
 
 def test_a_damaged_cache_is_mended(fetched_entry):
-    path = zoo.pretrained("vae_digits", fetched_entry)
+    path = loading.pretrained("vae_digits", fetched_entry)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    assert zoo.pretrained("vae_digits", fetched_entry).read_bytes() == whole
+    assert loading.pretrained("vae_digits", fetched_entry).read_bytes() == whole
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "of another model", "missing", "a folder"])
@@ -172,6 +173,6 @@ def test_the_wheel_finds_its_configs(tmp_path, monkeypatch):
     """In a wheel the configs lie inside the package, in a checkout beside it."""
     package = tmp_path / "vaezoo"
     shutil.copytree(config.config_dir(), package / "zoo_configs")
-    monkeypatch.setattr(config, "__file__", str(package / "config.py"))
+    monkeypatch.setattr(config, "__file__", str(package / "zoo" / "config.py"))
     assert config.config_dir() == pathlib.Path(package / "zoo_configs")
     assert "vae_digits" in config.names()

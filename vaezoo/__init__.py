@@ -17,13 +17,17 @@ __version__ = "0.1.0"
 __all__ = ["evaluate", "export", "info", "list_models", "load", "train"]
 
 # Loaded when first used, for they import TensorFlow, which takes seconds.
-_FUNCTIONS = {"evaluate": "vaezoo.evaluation", "export": "vaezoo.exporting", "train": "vaezoo.training"}
-_MODULES = {"callbacks", "data", "evaluation", "models", "objectives", "plots", "training"}
+_FUNCTIONS = {"evaluate": "vaezoo.evaluation", "export": "vaezoo.serving.exporting", "train": "vaezoo.zoo.training"}
+_MODULES = {
+    **{name: f"vaezoo.{name}" for name in ("data", "evaluation", "models")},
+    **{name: f"vaezoo.{name}" for name in ("likelihoods", "objectives", "plots", "posteriors")},
+    **{name: f"vaezoo.zoo.{name}" for name in ("callbacks", "training")},
+}
 
 
 def __getattr__(name):
     if name in _FUNCTIONS:
         return getattr(importlib.import_module(_FUNCTIONS[name]), name)
     if name in _MODULES:
-        return importlib.import_module(f"vaezoo.{name}")
+        return importlib.import_module(_MODULES[name])
     raise AttributeError(f"module 'vaezoo' has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """`python -m vaezoo`."""
 
-from vaezoo.cli import main
+from vaezoo.cli.main import main
 
 main()

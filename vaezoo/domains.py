@@ -65,3 +65,5 @@ COUNTS = Domain(
     inputs=tf.math.log1p,
     legal=lambda x: tf.reduce_all((x >= 0.0) & tf.math.is_finite(x) & (x == tf.floor(x))),
 )
+# The rank of an array, with the axis of the examples, tells images from documents.
+DOMAINS_BY_RANK = {4: IMAGES, 2: COUNTS}

@@ -22,8 +22,9 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from vaezoo import cli, exporting, serving, zoo  # noqa: F401  imported here for the children
 from vaezoo.base import LatentVariableModel
+from vaezoo.cli import main as cli
+from vaezoo.serving import bundle, exporting, saved_model  # noqa: F401  imported here for the children
 
 
 class Exporter:
@@ -37,14 +38,14 @@ class Exporter:
             os.close(pipe)
             return
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        signatures, save = LatentVariableModel.export_signatures, exporting.save
+        signatures, save = LatentVariableModel.export_signatures, saved_model.save
 
         def reported(*args):
             os.write(pipe, b"s")
             return save(*args)
 
         LatentVariableModel.export_signatures = lambda self: signatures(self)[:1]
-        exporting.save = reported
+        saved_model.save = reported
         sys.argv = ["vaezoo", "export", "vae_digits", str(folder), "--serving"]
         try:
             cli.main()
@@ -72,15 +73,15 @@ def look(folder, loaded):
     listed = list(model.model_version_policy.specific.versions)
     assert set(listed) <= set(there), (listed, there)
     assert set(model.version_labels.values()) <= set(listed)
-    assert (folder / "batching.config").read_text() == serving.BATCHING
-    assert (folder / "monitoring.config").read_text() == serving.MONITORING
+    assert (folder / "batching.config").read_text() == bundle.BATCHING
+    assert (folder / "monitoring.config").read_text() == bundle.MONITORING
     assert (folder / "compose.yaml").read_text().endswith("restart: unless-stopped\n")
     for version in {*listed, max(there)} - loaded:
         path = folder / model.name / str(version)
         images = tf.zeros([2, 8, 8, 1])
         assert tf.saved_model.load(str(path)).signatures["encode"](images=images)["z"].shape == (2, 10)
         json.loads((path / "assets" / "model_card.json").read_text())
-        records = list(tf.data.TFRecordDataset([str(path / serving.WARMUP)]).as_numpy_iterator())
+        records = list(tf.data.TFRecordDataset([str(path / bundle.WARMUP)]).as_numpy_iterator())
         assert len(records) == 4 * 6, len(records)
         for record in records:
             prediction_log_pb2.PredictionLog.FromString(record)

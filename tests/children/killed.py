@@ -17,7 +17,9 @@ import time
 
 import keras
 
-from vaezoo import callbacks, cli, data, files, training  # noqa: F401  imported here for the children
+from vaezoo import files
+from vaezoo.cli import main as cli
+from vaezoo.zoo import training
 
 EPOCHS = 60
 SETTINGS = {"model.args.hidden_units": "[16]", "train.epochs": EPOCHS, "train.jit_compile": "false"}

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vaezoo import base, callbacks, training
+from vaezoo import base
 from vaezoo.models.adgm import ADGM
 from vaezoo.models.as_vae import ASVAE
 from vaezoo.models.conv_vae import ConvVAE
@@ -21,6 +21,7 @@ from vaezoo.models.resnet_vae import ResNetVAE
 from vaezoo.models.stein_vae import SemiSupervisedSteinVAE
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import ELBO, IWAE, FreeBits, SemiSupervisedELBO, Stein
+from vaezoo.zoo import callbacks, training
 
 IMAGE_SHAPE, LATENT_DIM, REPLICAS = (4, 4, 1), 3, 2
 NUMBER, BATCH_SIZE = 36, 7  # batches of 7 = 4 + 3, and a last one of 1, of which the second replica gets nothing

@@ -11,7 +11,8 @@ import sys
 
 import numpy as np
 
-from vaezoo import cli, training
+from vaezoo.cli import main
+from vaezoo.zoo import training
 
 trained = []
 train = training.train
@@ -24,7 +25,7 @@ def run(arguments):
     trained.clear()
     with contextlib.redirect_stderr(stderr):
         try:
-            cli.main()
+            main.main()
         except SystemExit as error:
             status = error.code
     weights = [weight.ravel() for model in trained for weight in model.get_weights()]

@@ -1,7 +1,8 @@
 """The zoo's systems, one file each."""
 
+from vaezoo.base import objectives
 from vaezoo.models.adgm import ADGM
-from vaezoo.models.as_vae import ASVAE
+from vaezoo.models.as_vae import ALI, ASVAE, SymmetricBound
 from vaezoo.models.avae import AVAE
 from vaezoo.models.conv_vae import ConvVAE
 from vaezoo.models.m1 import M1
@@ -9,7 +10,7 @@ from vaezoo.models.m1m2 import M1M2
 from vaezoo.models.m2 import M2
 from vaezoo.models.resnet_vae import ResNetVAE
 from vaezoo.models.sdgm import SDGM
-from vaezoo.models.stein_vae import SemiSupervisedSteinVAE, SteinVAE
+from vaezoo.models.stein_vae import SemiSupervisedSteinVAE, Stein, SteinVAE
 from vaezoo.models.vae import VAE
 
 # The names that a config's [model] may use.
@@ -27,3 +28,6 @@ MODELS = {
     "semi_supervised_stein_vae": SemiSupervisedSteinVAE,
     "as_vae": ASVAE,
 }
+
+# The names that a config's [objective] may use: the bounds, and the objectives that only one system has.
+OBJECTIVES = {**objectives.OBJECTIVES, "stein": Stein, "as_vae": SymmetricBound, "ali": ALI}

@@ -60,6 +60,7 @@ Readings and departures:
 - Both players move at once, each from where the other stood, with optimizers of the same settings.
 """
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -67,17 +68,20 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vaezoo import checks, posteriors
-from vaezoo.base import TRAIN_STREAM, LatentVariableModel, noise_seed, standard_normal
-from vaezoo.layers import BatchNormalization, batch_statistics, held_statistics
-from vaezoo.metrics import ExampleMean
-from vaezoo.networks import mlp
-from vaezoo.objectives import ALI, AdversarialObjective, Contest, SymmetricBound, Terms
-from vaezoo.posteriors import reparameterize
+from vaezoo import checks
+from vaezoo.base import LatentVariableModel
+from vaezoo.base.metrics import ExampleMean
+from vaezoo.base.objectives import Objective
+from vaezoo.inference.density_ratios import contrast, unpaired
+from vaezoo.inference.terms import Terms
+from vaezoo.layers import posteriors
+from vaezoo.layers.batch_norm import batch_statistics, held_statistics
+from vaezoo.layers.discriminators import CodeNet, ImageNet, JointNet, convolutions, deconvolutions, normalized
+from vaezoo.layers.posteriors import reparameterize
+from vaezoo.noise import Stream, noise_seed, standard_normal
 from vaezoo.replicas import global_batch_size, replica_id
 
 tfd = tfp.distributions
-
 INITIAL_LOGIT = math.log(0.3 / 0.7)  # of the learned scale of p(x | z): 0.3 is that of a digit's pixels
 
 
@@ -110,123 +114,92 @@ class LogRatios(NamedTuple):
     loss: tf.Tensor
 
 
-# Networks.
+class Contest(NamedTuple):
+    """Everything that an adversarial objective may look at, [B] each, in nats.
 
+    A pair (x, z) is inferred, x ~ q(x) and z ~ q(z | x), or generated, z ~ p(z) and x ~ p(x | z).
 
-def normalized(layer, units):
-    """Returns a layer, its batch normalisation and its rectifier."""
-    return [layer, BatchNormalization(units), keras.layers.ReLU(dtype=layer.dtype_policy)]
-
-
-def convolutions(image_shape, filters, convs_per_stage, *, dtype, name):
-    """Returns images [B, H, W, C] -> maps: per stage a 3x3 convolution of stride 2, then more of stride 1."""
-    layers = []
-    for maps in filters:
-        for index in range(convs_per_stage):
-            strides = 1 if index else 2
-            conv = keras.layers.Conv2D(maps, 3, strides, padding="same", use_bias=False, dtype=dtype)
-            layers += normalized(conv, maps)
-    return keras.Sequential([keras.Input(image_shape), *layers], name=name)
-
-
-def deconvolutions(image_shape, latent_dim, filters, convs_per_stage, hidden_units, *, dtype, name):
-    """Returns codes [B, D] -> maps [B, H, W, 2C]: two dense layers, and the convolutions' mirror image."""
-    sizes = [tuple(image_shape[:2])]
-    for _ in filters:
-        sizes.append(tuple(-(-size // 2) for size in sizes[-1]))
-    flat = filters[-1] * math.prod(sizes[-1])
-    layers = [
-        *normalized(keras.layers.Dense(hidden_units, use_bias=False, dtype=dtype), hidden_units),
-        *normalized(keras.layers.Dense(flat, use_bias=False, dtype=dtype), flat),
-        keras.layers.Reshape((*sizes[-1], filters[-1]), dtype=dtype),
-    ]
-    for size, small, maps in zip(sizes[-2::-1], sizes[:0:-1], reversed(filters), strict=True):
-        for _ in range(convs_per_stage - 1):
-            layers += normalized(keras.layers.Conv2D(maps, 3, padding="same", use_bias=False, dtype=dtype), maps)
-        layers.append(keras.layers.Conv2DTranspose(maps, 3, 2, padding="same", use_bias=False, dtype=dtype))
-        if size != (2 * small[0], 2 * small[1]):
-            surplus = (0, 2 * small[0] - size[0]), (0, 2 * small[1] - size[1])
-            layers.append(keras.layers.Cropping2D(surplus, dtype=dtype))
-        layers += normalized(keras.layers.Identity(dtype=dtype), maps)
-    layers.append(keras.layers.Conv2D(2 * image_shape[-1], 3, padding="same", dtype="float32", name="params"))
-    return keras.Sequential([keras.Input((latent_dim,)), *layers], name=name)
-
-
-class JointNet(keras.layers.Layer):
-    """f(x, z): convolutions of x, averaged over the image, and a layer of z; two layers of both, [B, ...] -> [B]."""
-
-    def __init__(self, image_shape, latent_dim, filters, hidden_units, **kwargs):
-        super().__init__(**kwargs)
-        dtype = self.dtype_policy
-        self.convolutions = convolutions(image_shape, filters, 1, dtype=dtype, name="convolutions")
-        self.pool = keras.layers.GlobalAveragePooling2D(dtype=dtype)
-        self.code = mlp((latent_dim,), (hidden_units,), "relu", dtype=dtype, name="code")
-        self.both = mlp((filters[-1] + hidden_units,), (hidden_units,), "relu", dtype=dtype, name="both")
-        self.score = score_layer(hidden_units)
-        self.built = True
-
-    def call(self, x, z):
-        h = tf.concat([self.pool(self.convolutions(x)), self.code(z)], axis=-1)
-        return self.score(self.both(h))[:, 0]
-
-
-class ImageNet(keras.layers.Layer):
-    """r(x): convolutions of x and two dense layers, [B, H, W, C] -> [B]."""
-
-    def __init__(self, image_shape, filters, hidden_units, **kwargs):
-        super().__init__(**kwargs)
-        dtype = self.dtype_policy
-        self.convolutions = convolutions(image_shape, filters, 1, dtype=dtype, name="convolutions")
-        shape = self.convolutions.output_shape[1:]
-        self.dense = mlp(shape, (hidden_units,), "relu", dtype=dtype, name="dense")
-        self.score = score_layer(hidden_units)
-        self.built = True
-
-    def call(self, x):
-        return self.score(self.dense(self.convolutions(x)))[:, 0]
-
-
-class CodeNet(keras.layers.Layer):
-    """s(z): a multi-layer perceptron, [B, D] -> [B]."""
-
-    def __init__(self, latent_dim, hidden_units, **kwargs):
-        super().__init__(**kwargs)
-        self.dense = mlp((latent_dim,), (hidden_units, hidden_units), "relu", dtype=self.dtype_policy, name="dense")
-        self.score = score_layer(hidden_units)
-        self.built = True
-
-    def call(self, z):
-        return self.score(self.dense(z))[:, 0]
-
-
-def score_layer(units):
-    """Returns features [B, units] -> a log-ratio [B, 1], float32 whatever the policy."""
-    layer = keras.layers.Dense(1, dtype="float32", name="score")
-    layer.build((None, units))
-    return layer
-
-
-# Discriminators.
-
-
-def contrast(net, real, fake):
-    """Returns a net at real and at fake inputs, [B] each, and its loss, [B]: the negative of (5.2).
-
-    Both go through the net at once, so that batch normalisation does to one what it does to the other.
+    Attributes:
+        log_lik: log p(x | z) at inferred pairs.
+        log_q: log q(z | x) at generated pairs.
+        ratio_of_inferred: the discriminators' log-ratio at inferred pairs, for AS-VAE f1.
+        ratio_of_generated: that at generated pairs, for AS-VAE f2.
     """
-    size = tf.shape(real[0])[0]
-    scores = net(*(tf.concat(pair, axis=0) for pair in zip(real, fake, strict=True)))
-    of_real, of_fake = scores[:size], scores[size:]
-    return of_real, of_fake, tf.nn.softplus(-of_real) + tf.nn.softplus(of_fake)
+
+    log_lik: tf.Tensor
+    log_q: tf.Tensor
+    ratio_of_inferred: tf.Tensor
+    ratio_of_generated: tf.Tensor
 
 
-def unpaired(pairs):
-    """Returns images and codes of pairs, [B, ...], so that no image has its own code: a draw of the marginals' product.
+class AdversarialObjective(Objective):
+    """What a model with discriminators plays for, `(contest, step) -> [B]`; its pairs take one sample each.
 
-    They are there for the discriminator, and pass no gradient on. A replica takes the codes of its own share; an image
-    that is alone in it keeps its own.
+    Subclasses define `of_contest`, `contest -> [B]`.
+
+    Attributes:
+        reconstruction_weight, generation_weight: how much inferred and generated pairs count.
     """
-    return tf.stop_gradient(pairs.x), tf.stop_gradient(tf.roll(pairs.z, 1, axis=0))
+
+    num_samples, analytic_kl = 1, False
+
+    def __call__(self, contest, step):
+        """Returns the objective, [B].
+
+        Raises:
+            ValueError: the model has no discriminators, and hands in the terms of a bound.
+        """
+        del step
+        if not isinstance(contest, Contest):
+            raise ValueError(f"`objective` must be a bound, unless the model is an ASVAE. Received: {self}")
+        return self.of_contest(contest)
+
+
+@keras.saving.register_keras_serializable(package="vaezoo")
+@dataclasses.dataclass(frozen=True)
+class SymmetricBound(AdversarialObjective):
+    """The bound of the adversarial symmetric VAE, L_x + L_z, eqs. (5.12)-(5.14) of Pu (2018).
+
+        L_x = E_q [log p(x | z) - f1(x, z)],    L_z = E_p [log q(z | x) - f2(x, z)]
+
+    Args:
+        reconstruction_weight: of L_x; AS-VAE-r has 1 and 0.
+        generation_weight: of L_z; AS-VAE-g has 0 and 1.
+    """
+
+    reconstruction_weight: float = 1.0
+    generation_weight: float = 1.0
+
+    def __post_init__(self):
+        checks.non_negative("reconstruction_weight", self.reconstruction_weight)
+        checks.non_negative("generation_weight", self.generation_weight)
+        if not (self.reconstruction_weight or self.generation_weight):
+            raise ValueError("`reconstruction_weight` and `generation_weight` must not both be 0. Received: 0 and 0")
+
+    def of_contest(self, contest):
+        """Returns the objective, [B]; what has no weight is left out, for it may overflow unheeded."""
+        halves = [
+            (self.reconstruction_weight, contest.log_lik - contest.ratio_of_inferred),
+            (self.generation_weight, contest.log_q - contest.ratio_of_generated),
+        ]
+        return tf.add_n([weight * half for weight, half in halves if weight])
+
+
+@keras.saving.register_keras_serializable(package="vaezoo")
+@dataclasses.dataclass(frozen=True)
+class ALI(AdversarialObjective):
+    """Adversarially learned inference, eq. (5.1) of Pu (2018), for encoder and decoder.
+
+    With one discriminator f -> log q(x, z) - log p(x, z) they would minimise E_q log s(f) + E_p log(1 - s(f)), s the
+    logistic function. As V. Dumoulin et al. (2017) do, they maximise E_q log(1 - s(f)) + E_p log s(f) instead, which
+    has the same equilibrium and a gradient where the discriminator is sure.
+    """
+
+    reconstruction_weight = generation_weight = 1.0
+
+    def of_contest(self, contest):
+        """Returns the objective, [B]."""
+        return -tf.nn.softplus(contest.ratio_of_inferred) - tf.nn.softplus(-contest.ratio_of_generated)
 
 
 class JointDiscriminators(keras.layers.Layer):
@@ -480,7 +453,7 @@ class ASVAE(LatentVariableModel):
         if self.discriminator_optimizer is None:
             return super().training_loss(data)
         x = self.domain.values(self._images_of(data))
-        seed = noise_seed(self.seed, TRAIN_STREAM, self.optimizer.iterations, replica_id())
+        seed = noise_seed(self.seed, Stream.TRAIN, self.optimizer.iterations, replica_id())
         contest, terms, rivals_loss = self.game(x, self.game_noise(tf.shape(x)[0], seed=seed))
         objective = self.objective(contest, self.optimizer.iterations)  # [B]
         measured = {"loss": -objective, "terms": terms, "discriminator_loss": rivals_loss}

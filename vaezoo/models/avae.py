@@ -28,12 +28,13 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vaezoo import checks, likelihoods
+from vaezoo import checks
 from vaezoo.base import LatentVariableModel
-from vaezoo.networks import JointMLP
+from vaezoo.inference.terms import Terms
+from vaezoo.layers import likelihoods
+from vaezoo.layers.networks import JointMLP
+from vaezoo.layers.posteriors import DiagonalGaussian, reparameterize
 from vaezoo.numerics import merge_samples, tile_samples
-from vaezoo.objectives import Terms
-from vaezoo.posteriors import DiagonalGaussian, reparameterize
 
 tfd = tfp.distributions
 

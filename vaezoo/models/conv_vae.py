@@ -26,9 +26,10 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vaezoo import checks, layers, posteriors
+from vaezoo import checks
 from vaezoo.base import LatentVariableModel
-from vaezoo.distributions import BernoulliLogits
+from vaezoo.layers import posteriors, weight_norm
+from vaezoo.layers.distributions import BernoulliLogits
 
 tfd = tfp.distributions
 
@@ -39,11 +40,11 @@ class ResidualBlock(keras.layers.Layer):
     def __init__(self, in_filters, filters, strides=1, **kwargs):
         super().__init__(**kwargs)
         dtype = self.dtype_policy
-        self.first = layers.Conv2D(in_filters, filters, strides=strides, dtype=dtype, name="first")
-        self.second = layers.Conv2D(filters, filters, dtype=dtype, name="second")
+        self.first = weight_norm.Conv2D(in_filters, filters, strides=strides, dtype=dtype, name="first")
+        self.second = weight_norm.Conv2D(filters, filters, dtype=dtype, name="second")
         self.shortcut = None
         if strides > 1:
-            self.shortcut = layers.Conv2D(in_filters, filters, strides=strides, dtype=dtype, name="shortcut")
+            self.shortcut = weight_norm.Conv2D(in_filters, filters, strides=strides, dtype=dtype, name="shortcut")
         self.built = True
 
     def call(self, h):
@@ -57,9 +58,9 @@ class TransposedResidualBlock(keras.layers.Layer):
     def __init__(self, in_filters, filters, out_size, **kwargs):
         super().__init__(**kwargs)
         dtype = self.dtype_policy
-        self.first = layers.Conv2D(in_filters, in_filters, dtype=dtype, name="first")
-        self.second = layers.Conv2DTranspose(in_filters, filters, out_size, dtype=dtype, name="second")
-        self.shortcut = layers.Conv2DTranspose(in_filters, filters, out_size, dtype=dtype, name="shortcut")
+        self.first = weight_norm.Conv2D(in_filters, in_filters, dtype=dtype, name="first")
+        self.second = weight_norm.Conv2DTranspose(in_filters, filters, out_size, dtype=dtype, name="second")
+        self.shortcut = weight_norm.Conv2DTranspose(in_filters, filters, out_size, dtype=dtype, name="shortcut")
         self.built = True
 
     def call(self, h):
@@ -78,7 +79,7 @@ class Encoder(keras.layers.Layer):
                 self.blocks.append(ResidualBlock(before, before, dtype=dtype, name=f"same_{index}"))
             self.blocks.append(ResidualBlock(before, after, 2, dtype=dtype, name=f"down_{index}"))
         flat = filters[-1] * math.prod(sizes(image_shape, len(filters))[-1])
-        self.dense = layers.Dense(flat, hidden_units, dtype=dtype, name="dense")
+        self.dense = weight_norm.Dense(flat, hidden_units, dtype=dtype, name="dense")
         self.flatten = keras.layers.Reshape((flat,), dtype=dtype)
         self.built = True
 
@@ -96,8 +97,8 @@ class Decoder(keras.layers.Layer):
         super().__init__(**kwargs)
         dtype = self.dtype_policy
         *larger, smallest = sizes(image_shape, len(filters))
-        self.hidden = layers.Dense(latent_dim, hidden_units, dtype=dtype, name="hidden")
-        self.dense = layers.Dense(hidden_units, math.prod(smallest) * filters[-1], dtype=dtype, name="dense")
+        self.hidden = weight_norm.Dense(latent_dim, hidden_units, dtype=dtype, name="hidden")
+        self.dense = weight_norm.Dense(hidden_units, math.prod(smallest) * filters[-1], dtype=dtype, name="dense")
         self.unflatten = keras.layers.Reshape((*smallest, filters[-1]), dtype=dtype)
         self.blocks = []
         for index in reversed(range(len(filters))):

@@ -7,7 +7,7 @@ M. Welling, "Semi-supervised learning with deep generative models" (2014).
     q(z | x) = N(z; mu(x), diag(sigma^2(x)))                                      (3.3)
     y        = classifier(mu(x)), trained on the labelled images                  algorithm 3
 
-    x [B, H, W, C] -> encoder -> posterior -> mu [B, D] -> a classifier of `vaezoo.classifiers` -> y [B]
+    x [B, H, W, C] -> encoder -> posterior -> mu [B, D] -> a classifier of `evaluation.feature_classifiers` -> y
 
 The VAE is trained on all images, the classifier afterwards on the features of those with a label; a transductive one
 also takes the features of the others.

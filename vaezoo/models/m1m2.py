@@ -23,10 +23,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
+from vaezoo.base.semi_supervised import Inference, SemiSupervisedModel
+from vaezoo.layers.networks import JointMLP
+from vaezoo.layers.posteriors import DiagonalGaussian, reparameterize
 from vaezoo.models.m1 import M1
-from vaezoo.networks import JointMLP
-from vaezoo.posteriors import DiagonalGaussian, reparameterize
-from vaezoo.semi_supervised import Inference, SemiSupervisedModel
 
 tfd = tfp.distributions
 

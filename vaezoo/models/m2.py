@@ -20,11 +20,12 @@ import math
 import keras
 import tensorflow as tf
 
-from vaezoo import checks, likelihoods
-from vaezoo.layers import PrincipalComponents
-from vaezoo.networks import JointMLP
-from vaezoo.posteriors import DiagonalGaussian
-from vaezoo.semi_supervised import Inference, SemiSupervisedModel
+from vaezoo import checks
+from vaezoo.base.semi_supervised import Inference, SemiSupervisedModel
+from vaezoo.layers import likelihoods
+from vaezoo.layers.networks import JointMLP
+from vaezoo.layers.posteriors import DiagonalGaussian
+from vaezoo.layers.principal_components import PrincipalComponents
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")

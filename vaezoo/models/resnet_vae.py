@@ -31,13 +31,14 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vaezoo import checks, flows, layers
+from vaezoo import checks
 from vaezoo.base import LatentVariableModel
-from vaezoo.distributions import DiscretizedLogistic
+from vaezoo.base.metrics import ExampleMean
 from vaezoo.domains import to_unit_interval
-from vaezoo.metrics import ExampleMean
+from vaezoo.inference.terms import Terms
+from vaezoo.layers import flows, weight_norm
+from vaezoo.layers.distributions import DiscretizedLogistic
 from vaezoo.numerics import merge_samples, split_samples, tile_samples
-from vaezoo.objectives import Terms
 
 tfd = tfp.distributions
 
@@ -53,7 +54,7 @@ class Posterior(keras.layers.Layer):
         latent_filters: int, Z.
         num_steps: int, steps of flow; 0 leaves the Gaussian.
         hidden_filters: numbers of maps of a step's hidden layers; () makes the flow linear.
-        form: a function of `vaezoo.flows.FORMS`.
+        form: a function of `vaezoo.layers.flows.FORMS`.
     """
 
     def __init__(self, latent_filters, num_steps, hidden_filters, form, **kwargs):
@@ -92,8 +93,8 @@ class ResidualUnit(keras.layers.Layer):
         self.sizes = [parameters, context_dim, 0 if is_last else filters]
         init_scale = [PARAMETER_INIT_SCALE] * parameters + [1.0] * sum(self.sizes[1:])
         settings = {"dtype": self.dtype_policy}
-        self.first = layers.Conv2D(filters, sum(self.sizes), init_scale=init_scale, name="first", **settings)
-        self.second = None if is_last else layers.Conv2D(latents + filters, filters, name="second", **settings)
+        self.first = weight_norm.Conv2D(filters, sum(self.sizes), init_scale=init_scale, name="first", **settings)
+        self.second = None if is_last else weight_norm.Conv2D(latents + filters, filters, name="second", **settings)
         self.built = True
 
     def parts(self, h):
@@ -218,7 +219,7 @@ class ResNetVAE(LatentVariableModel):
         inference: a name in `INFERENCE`.
         flow_steps: int, steps of inverse autoregressive flow per layer; 0 leaves diagonal Gaussians.
         flow_hidden_layers: int, hidden layers of F maps in each step's net; 0 makes the flow linear.
-        flow_form: a name in `vaezoo.flows.FORMS`.
+        flow_form: a name in `vaezoo.layers.flows.FORMS`.
         edges: False leaves the logistic's tails out of the first and the last bin, as the authors' code does.
 
     Raises:
@@ -262,7 +263,7 @@ class ResNetVAE(LatentVariableModel):
 
         dtype = self.dtype_policy
         hidden_filters, form = (filters,) * flow_hidden_layers, flows.FORMS[flow_form]
-        self.stem = layers.Conv2D(channels, filters, 5, 2, dtype=dtype, name="stem")
+        self.stem = weight_norm.Conv2D(channels, filters, 5, 2, dtype=dtype, name="stem")
         self.blocks = [
             INFERENCE[inference](
                 filters,
@@ -275,7 +276,7 @@ class ResNetVAE(LatentVariableModel):
             for index in range(num_blocks)
         ]
         self.top = self.add_weight((filters,), "zeros", name="top")
-        self.head = layers.Conv2DTranspose(
+        self.head = weight_norm.Conv2DTranspose(
             filters, channels, (height, width), 5, init_scale=PARAMETER_INIT_SCALE, dtype=dtype, name="head"
         )
         self.log_scale = self.add_weight(

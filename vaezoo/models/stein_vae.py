@@ -5,7 +5,7 @@ Stein variational gradient descent" (2017).
 
     p(z) = N(z; 0, I),  p(x | z, theta) = f(x; mlp(z)),  theta a point or P particles
     z_j  = f_eta(x, xi_j),  xi_j ~ N(0, I),  j = 1 .. M                                              section 4.2.2
-    z_j' = z_j + epsilon phi(z_j),  phi of `vaezoo.stein` for the score grad_z log p(x, z)           (4.12), (4.44)
+    z_j' = z_j + epsilon phi(z_j),  phi of `inference.stein` for the score grad_z log p(x, z)           (4.12), (4.44)
     eta  : a step towards f_eta(x, xi_j) = z_j'                                                      (4.13)
     theta: a step along grad_theta mean_j log p(x | z_j, theta); P particles move along their own phi (4.11)
 
@@ -34,7 +34,7 @@ move as without classes, for sum_y p(x, y | z) = p(x | z) whatever W is: they sh
 tell apart, and nothing pulls them to a class.
 
 Departures: the self term of phi is left out unless asked for, for with it the particles collapse, and the bandwidth is
-Liu and Wang's (`vaezoo.stein`, which says what that leaves of VIWAE's weights, too); noise is drawn for each image, not
+Liu and Wang's (`inference.stein` says what that leaves of VIWAE's weights); noise is drawn for each image, not
 shared by all; there is no dropout; one step of eta per step, K = 1, and theta and z move at once, from where both were,
 where the thesis has them move in turn. With labels the weights of VIWAE are those of what is climbed.
 
@@ -45,6 +45,7 @@ the log of the mean. They keep the self term, with which so many dimensions leav
 ensemble rather than a posterior. No entry has them, and they were never trained at size.
 """
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -53,78 +54,66 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from vaezoo import checks, likelihoods, stein
+from vaezoo import checks
 from vaezoo.base import LatentVariableModel
+from vaezoo.base.labelled import LabelledModel, split_data
+from vaezoo.base.objectives import Objective
+from vaezoo.base.semi_supervised import AVERAGED
 from vaezoo.domains import IMAGES
-from vaezoo.networks import JointMLP, mlp
+from vaezoo.inference import stein
+from vaezoo.inference.terms import Terms
+from vaezoo.layers import likelihoods
+from vaezoo.layers.implicit import ImplicitEncoder, ImplicitMap
+from vaezoo.layers.networks import mlp
 from vaezoo.numerics import log_mean_exp, merge_samples, split_samples, tile_samples
-from vaezoo.objectives import Stein, Terms
 from vaezoo.replicas import global_batch_size, replica_sum
-from vaezoo.semi_supervised import AVERAGED, LabelledModel, split_data
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 
-class ImplicitEncoder(JointMLP):
-    """A perceptron of an image and noise, with the Jacobian of its output with respect to the noise.
+@keras.saving.register_keras_serializable(package="vaezoo")
+@dataclasses.dataclass(frozen=True)
+class Stein(Objective):
+    """Stein variational gradient descent on KL(q || p), chapter 4 of Pu (2018): for a `SteinVAE`.
+
+    It is no function of `Terms`: particles move along a direction that needs log p(x, z) and its gradient only. What
+    `fit` logs as `loss` is -log p(x, z) at the particles of images without labels, which has no entropy in it: a
+    collapse lowers it. `val_loss` is the negative ELBO, by the density of the encoder.
 
     Args:
-        image_dim: int, values in an image.
-        latent_dim: int, D, of noise and output.
-        hidden_units, activation: as for `JointMLP`; the activation acts on each unit by itself.
+        num_particles: int, M, particles of z per image.
+        importance_samples: int, k. 1 is Stein VAE; above, Stein VIWAE on k groups of M particles, which takes the
+            density of each, through a Jacobian.
+        self_term: whether a particle's own score is among those that move it, as printed (`inference.stein`). Without
+            it at least 3 particles are needed, and 5 or more are wanted. Particles of weights always have it.
+        num_examples: int, N, the images in the data set, which particles of weights need to weigh their prior by.
     """
 
-    def __init__(self, image_dim, latent_dim, hidden_units, activation, **kwargs):
-        super().__init__({"x": image_dim, "noise": latent_dim}, hidden_units, activation, **kwargs)
-        apart = [self.activation(tf.constant([value])) for value in (0.5, -1.0)]
-        if np.abs(self.activation(tf.constant([0.5, -1.0])) - tf.concat(apart, axis=0)).max() > 0:
-            raise ValueError(f"`activation` must act on each unit by itself. Received: {activation!r}")
-        self.codes = keras.layers.Dense(latent_dim, dtype="float32", name="codes")
-        self.codes.build((None, hidden_units[-1]))
+    num_particles: int = 5
+    importance_samples: int = 1
+    self_term: bool = False
+    num_examples: int = 0
+    analytic_kl = False
 
-    def call(self, projected):
-        """The sum of both inputs' projections, [..., hidden_units[0]] -> z, [..., D]."""
-        return self.codes(super().call(projected))
+    def __post_init__(self):
+        checks.positive_int("num_particles", self.num_particles)
+        checks.positive_int("importance_samples", self.importance_samples)
+        checks.boolean("self_term", self.self_term)
+        checks.non_negative_int("num_examples", self.num_examples)
+        if self.num_samples < 3 and not self.self_term:
+            raise ValueError(
+                "`num_particles` must be at least 3, of all groups, without the self term: two only repel each other. "
+                f"Received: {self.num_samples}"
+            )
 
-    def jacobian(self, projected):
-        """The sum of both inputs' projections, [..., hidden_units[0]] -> dz/dxi, [..., D of xi, D of z]."""
-        kernels = [layer.kernel for layer in (self.projections["noise"], *self.hidden, self.codes)]
-        h, jacobian = tf.cast(projected, tf.float32) + self.bias, kernels[0]
-        for kernel, layer in zip(kernels[1:], [*self.hidden, self.codes], strict=True):
-            with tf.GradientTape() as tape:
-                tape.watch(h)
-                active = self.activation(h)
-            slopes = tape.gradient(active, h)  # [..., units], of each unit by itself
-            jacobian = tf.einsum("...du,uv->...dv", jacobian * slopes[..., tf.newaxis, :], kernel)
-            h = tf.matmul(active, kernel) + layer.bias
-        return jacobian
+    @property
+    def num_samples(self):
+        """Particles of z per image in all, kM."""
+        return self.importance_samples * self.num_particles
 
-
-class ImplicitMap(tfb.Bijector):
-    """The map xi -> z of one batch of images, which is drawn from and not inverted.
-
-    Args:
-        encoder: an `ImplicitEncoder`.
-        projected: its projection of the images, [B, units].
-    """
-
-    def __init__(self, encoder, projected, name="implicit_map"):
-        parameters = dict(locals())
-        with tf.name_scope(name) as name:
-            self._inputs = lambda noise: projected + encoder.project(noise=noise)
-            self._encoder = encoder
-            super().__init__(forward_min_event_ndims=1, dtype=tf.float32, parameters=parameters, name=name)
-
-    @classmethod
-    def _parameter_properties(cls, dtype):
-        return {}
-
-    def _forward(self, x):
-        return self._encoder(self._inputs(x))
-
-    def _forward_log_det_jacobian(self, x):
-        _, triangle = tf.linalg.qr(self._encoder.jacobian(self._inputs(x)))  # XLA has no determinant
-        return tf.reduce_sum(tf.math.log(tf.abs(tf.linalg.diag_part(triangle))), axis=-1)
+    def __call__(self, terms, step):
+        """Refuses: see above."""
+        raise ValueError(f"`objective` must be a bound, unless the model is a SteinVAE. Received: {self}")
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")

@@ -19,10 +19,11 @@ Departures: weights start from Glorot's uniform distribution, not from N(0, 0.01
 
 import keras
 
-from vaezoo import checks, likelihoods, posteriors
+from vaezoo import checks
 from vaezoo.base import LatentVariableModel
-from vaezoo.layers import PrincipalComponents
-from vaezoo.networks import mlp
+from vaezoo.layers import likelihoods, posteriors
+from vaezoo.layers.networks import mlp
+from vaezoo.layers.principal_components import PrincipalComponents
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")

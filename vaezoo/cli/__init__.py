@@ -1,0 +1,1 @@
+"""The `vaezoo` command: thin, the logic is in the library."""

@@ -1,0 +1,1 @@
+"""Inference on arrays and callables: no Keras model in, none out."""

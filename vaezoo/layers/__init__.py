@@ -1,0 +1,1 @@
+"""Layers and networks: features in, distributions out."""

@@ -1,0 +1,1 @@
+"""Models that run without vaezoo: SavedModel, LiteRT, TensorFlow Serving."""

@@ -1,0 +1,79 @@
+"""LiteRT files, and a report of how far they are from Keras and how fast."""
+
+import statistics
+import tempfile
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from vaezoo.serving.saved_model import traced, write
+
+# LiteRT files: the precision of the weights -> the converter's settings. Activations are float32 in all of them.
+PRECISIONS = {
+    "float32": {},
+    "float16": {"optimizations": [tf.lite.Optimize.DEFAULT], "supported_types": [tf.float16]},
+    "int8": {"optimizations": [tf.lite.Optimize.DEFAULT]},  # dynamic range: large weights only, a scale per channel
+}
+REPORT_ROWS, REPORT_CALLS = 16, 30
+
+
+# LiteRT.
+
+
+def converted(model):
+    """Returns LiteRT files, bytes by precision; an op that is not among LiteRT's own makes the conversion fail."""
+    signatures = [signature for signature in model.export_signatures() if signature.lite]
+    functions = {signature.name: traced(signature.function, signature.inputs) for signature in signatures}
+    files = {}
+    with tempfile.TemporaryDirectory() as folder:
+        write(functions, folder)
+        for precision, settings in PRECISIONS.items():
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+            converter.optimizations = settings.get("optimizations", [])
+            converter.target_spec.supported_types = settings.get("supported_types", [])
+            files[precision] = converter.convert()
+    return files
+
+
+def lite_report(model, converted):
+    """Measures LiteRT files against the model, on this machine's CPU.
+
+    `encode` is measured on images that the model draws, `decode` on their codes.
+
+    Args:
+        model: a float32 `LatentVariableModel`.
+        converted: dict, precision -> bytes of a LiteRT file.
+
+    Returns:
+        A dict: precision -> `bytes` and, for each signature, `max_difference` (largest absolute difference from Keras,
+        in units of the output), `relative_difference` (root mean square of the difference over that of the output) and
+        `milliseconds` (median latency of one row).
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    images = model.sample(REPORT_ROWS, seed=0).numpy()
+    z = model.encode(images).numpy()
+    inputs = {"encode": {model.domain.name: images}, "decode": {"z": z}}
+    expected = {"encode": z, "decode": model.decode(z).numpy()}
+    report = {}
+    for precision, content in converted.items():
+        interpreter = Interpreter(model_content=content)
+        report[precision] = {"bytes": len(content)}
+        for signature, arrays in inputs.items():
+            run = interpreter.get_signature_runner(signature)
+            (output,) = run(**arrays).values()
+            difference = output - expected[signature]
+            one, seconds = {key: value[:1] for key, value in arrays.items()}, []
+            run(**one)  # allocates for one row
+            for _ in range(REPORT_CALLS):
+                start = time.perf_counter()
+                run(**one)
+                seconds.append(time.perf_counter() - start)
+            report[precision][signature] = {
+                "max_difference": float(np.max(np.abs(difference))),
+                "relative_difference": float(np.sqrt(np.mean(difference**2) / np.mean(expected[signature] ** 2))),
+                "milliseconds": round(1000 * statistics.median(seconds), 3),
+            }
+    return report
