@@ -10,7 +10,8 @@ import tensorflow_probability as tfp
 from scipy.special import log_expit
 from scipy.stats import multivariate_normal
 
-from vaezoo.layers.batch_norm import batch_statistics
+from vaezoo.base.modes import in_mode
+from vaezoo.layers.batch_norm import averages_held
 from vaezoo.models import VAE
 from vaezoo.models.as_vae import ASVAE, DISCRIMINATORS, KnownDensities, LogRatios, Pairs, contrast, unpaired
 from vaezoo.objectives import ALI, ELBO, Contest, SymmetricBound, elbo
@@ -33,6 +34,11 @@ SIZES = {
     "s": (LATENTS,),
 }
 PARAMETERS = RNG.normal(0.0, 0.3, sum(map(np.prod, SIZES.values())))
+
+
+def play(model, x, noise):
+    """`model.game`, as a training step plays it."""
+    return in_mode(model, lambda: model.game(x, noise), training=True)
 
 
 def named(parameters):
@@ -123,6 +129,7 @@ class OptimalMarginals(KnownDensities):
     """Known densities, and the ratios of the marginals in closed form."""
 
     def __init__(self):
+        super(KnownDensities, self).__init__()
         self.images, self.codes = (lambda value, part=part: self._ratio(part, value) for part in (X, Z))
 
     def _ratio(self, part, value):
@@ -150,7 +157,7 @@ class LinearGaussian(ASVAE):
         loc = tf.reshape(x, [-1, PIXELS]) @ tf.transpose(of["V"]) + of["c"]
         return tfd.MultivariateNormalDiag(loc, scale_diag=tf.exp(of["s"]) * tf.ones_like(loc))
 
-    def image_distribution(self, z):
+    def likelihood_distribution(self, z):
         of = self._named()
         loc = z @ tf.transpose(of["W"]) + of["b"]
         scale = tf.exp(of["t"]) * tf.ones_like(loc)
@@ -175,7 +182,7 @@ def exact_expectation(discriminators, objective):
     x = (DATA_MEAN + points[:, :PIXELS] @ DATA_FACTOR.T).reshape(-1, *SHAPE)
     with tf.GradientTape() as tape:
         tape.watch(model.parameters)
-        contest, *_ = model.game(tf.constant(x), tf.constant(points[:, PIXELS:]))
+        contest, *_ = play(model, tf.constant(x), tf.constant(points[:, PIXELS:]))
         value = tf.reduce_mean(objective(contest, 0))
     return value.numpy(), tape.gradient(value, model.parameters).numpy()
 
@@ -241,7 +248,7 @@ def test_pairs_have_the_densities_of_scipy(objective):
     model.discriminators, model.objective = recorder, objective
     rng = np.random.default_rng(1)
     data, noise = rng.standard_normal((5, PIXELS)), rng.standard_normal((5, 2 * LATENTS + 2 * PIXELS))
-    model.game(tf.constant(data.reshape(-1, *SHAPE)), tf.constant(noise))
+    play(model, tf.constant(data.reshape(-1, *SHAPE)), tf.constant(noise))
     of = named(PARAMETERS)
     inferred_z = data @ of["V"].T + of["c"] + of["s"] * noise[:, :LATENTS]
     z = noise[:, LATENTS : 2 * LATENTS]
@@ -285,11 +292,12 @@ def test_as_vae_r_of_known_densities_has_the_gradient_of_the_plain_vae():
     model = make(R)
     noise = model.game_noise(len(IMAGES), seed=[0, 1])
     with tf.GradientTape() as tape:
-        contest, *_ = model.game(tf.constant(IMAGES), noise)
+        contest, *_ = play(model, tf.constant(IMAGES), noise)
         of_game = tf.reduce_mean(R(contest, 0))
     expected_of = tape.gradient(of_game, model.bound_variables)
-    with tf.GradientTape() as tape, batch_statistics():
-        bound = tf.reduce_mean(elbo(model.terms(IMAGES, noise[np.newaxis, :, :3])))
+    with tf.GradientTape() as tape:
+        terms = in_mode(model, lambda: model.terms(IMAGES, noise[np.newaxis, :, :3]), training=True)
+        bound = tf.reduce_mean(elbo(terms))
     for one, other in zip(expected_of, tape.gradient(bound, model.bound_variables), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
     assert sum(map(tf.norm, expected_of)) > 1.0
@@ -319,7 +327,7 @@ def test_discriminators_that_know_nothing_lose_2_log_2_each(discriminator):
     for layer in model.discriminators._flatten_layers():
         if layer.name == "score":
             layer.kernel.assign(tf.zeros_like(layer.kernel))
-    _, _, loss = model.game(tf.constant(IMAGES), model.game_noise(len(IMAGES), seed=[0, 1]))
+    _, _, loss = play(model, tf.constant(IMAGES), model.game_noise(len(IMAGES), seed=[0, 1]))
     np.testing.assert_allclose(loss, (1 if discriminator == "ali" else 2) * 2.0 * np.log(2.0), rtol=1e-6)
 
 
@@ -413,17 +421,15 @@ def test_averages_follow_the_images_and_the_codes_that_count(objective, kinds):
     nets = model.encoder_maps, model.encoder_dense, model.decoder
     averages = [weight for net in nets for weight in net.weights if weight.path.endswith(("/mean", "/variance"))]
     before, noise = values(averages), model.game_noise(len(IMAGES), seed=[0, 1])
-    model.game(tf.constant(IMAGES), noise)
+    play(model, tf.constant(IMAGES), noise)
     after = values(averages)
     assert all(moved(before, averages))
     for average, value in zip(averages, before, strict=True):
         average.assign(value)
-    with batch_statistics():
-        q = model.approximate_posterior(IMAGES)
+    q = in_mode(model, lambda: model.approximate_posterior(IMAGES), training=True)
     inferred, generated = q.mean() + q.stddev() * noise[:, :3], noise[:, 3:6]
     codes = {"inferred": [inferred], "generated": [generated], "both": [inferred, generated]}[kinds]
-    with batch_statistics():
-        model.decoder(tf.concat(codes, axis=0))
+    model.decoder(tf.concat(codes, axis=0), training=True)
     for one, other in zip(after, values(averages), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
@@ -440,7 +446,7 @@ def test_codes_without_weight_are_decoded_with_the_statistics_of_the_others(obje
         given = noise.copy()
         if changed is not None:
             given[1:, 3 * changed : 3 * changed + 3] *= -2.0
-        model.game(tf.constant(IMAGES), tf.constant(given))
+        play(model, tf.constant(IMAGES), tf.constant(given))
         return float(recorder.pairs[1 - weighed].log_lik[0])
 
     assert log_lik(changed=1 - weighed) == pytest.approx(log_lik(), rel=1e-5)
@@ -452,10 +458,11 @@ def test_flows_are_set_from_the_features_of_the_first_step(posterior):
     model = make(posterior=posterior)
     model.initialize(IMAGES)
     if posterior in ("planar", "radial"):
-        with batch_statistics(update=False):
-            params = model.posterior.params(model.encoder(tf.constant(IMAGES)))
+        with averages_held():
+            features = in_mode(model, lambda: model.encoder(tf.constant(IMAGES)), training=True)
+        params = model.posterior.params(features)
         np.testing.assert_allclose(np.mean(params, axis=0), 0.0, atol=1e-4)
-    contest, terms, _ = model.game(tf.constant(IMAGES), model.game_noise(len(IMAGES), seed=[0, 1]))
+    contest, terms, _ = play(model, tf.constant(IMAGES), model.game_noise(len(IMAGES), seed=[0, 1]))
     assert np.isfinite(SymmetricBound()(contest, 0)).all()
     assert np.abs(np.mean(terms.kl)) < 10.0
 
@@ -466,11 +473,11 @@ def test_discriminators_are_shown_images_with_noise_and_the_encoder_without():
     recorder = Recorder()
     model.discriminators = recorder
     noise = model.game_noise(len(IMAGES), seed=[0, 1]).numpy()
-    _, terms, _ = model.game(tf.constant(IMAGES), tf.constant(noise))
+    _, terms, _ = play(model, tf.constant(IMAGES), tf.constant(noise))
     noise_data = noise[:, 6:36].reshape(IMAGES.shape)
     np.testing.assert_allclose(recorder.pairs[0].x, IMAGES + 0.1 * noise_data, atol=1e-6)
     noise[:, 6:36] = 0.0
-    _, same, _ = model.game(tf.constant(IMAGES), tf.constant(noise))
+    _, same, _ = play(model, tf.constant(IMAGES), tf.constant(noise))
     np.testing.assert_allclose(elbo(terms), elbo(same), rtol=1e-5)
 
 
@@ -509,7 +516,7 @@ def test_the_scale_of_images_is_bounded():
     model = make(noise_stddev=0.2)
     for logit, scale in ((-50.0, 0.2), (50.0, np.sqrt(1.04))):
         model.decoder.layers[-1].bias.assign([0.0, logit])
-        np.testing.assert_allclose(model.image_distribution(tf.zeros([2, 3])).stddev(), scale, rtol=1e-6)
+        np.testing.assert_allclose(model.likelihood_distribution(tf.zeros([2, 3])).stddev(), scale, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -521,11 +528,15 @@ def test_the_scale_of_images_is_bounded():
         ({"convs_per_stage": 0}, None, "`convs_per_stage` must be an integer of at least 1. Received: 0"),
         ({"hidden_units": 0}, None, "`hidden_units` must be an integer of at least 1. Received: 0"),
         ({"noise_stddev": -1.0}, None, "`noise_stddev` must be a finite number of at least 0. Received: -1.0"),
-        ({"discriminator": "ali"}, SymmetricBound(), "`objective` must be of 'ali': ALI, or a bound. Received: Symm"),
+        (
+            {"discriminator": "ali"},
+            SymmetricBound(),
+            "discriminators, ALI, or a bound. Received: Symm",
+        ),
         (
             {"discriminator": "joint"},
             ALI(),
-            "`objective` must be of 'joint': SymmetricBound, or a bound. Received: ALI",
+            "discriminators, SymmetricBound, or a bound. Received: ALI",
         ),
     ],
 )

@@ -31,7 +31,7 @@ def test_every_entry_builds_and_has_the_parameters_it_states(name):
     settings = zoo.info(name)
     assert model.count_params() == settings.num_params
     assert model.compiled
-    assert model.image_shape == tuple(settings.model.args["image_shape"])
+    assert model.example_shape == tuple(settings.model.args["image_shape"])
 
 
 @pytest.mark.parametrize("name", config.names())

@@ -611,7 +611,7 @@ def test_in_python_too_a_model_counts_as_many_words_as_it_is_given(tmp_path):
     small = {"model.args.hidden_units": [8], "model.args.latent_dim": 3, "train.epochs": 1, "train.batch_size": 20}
     overrides = {**small, "train.jit_compile": False}
     model = training.train(ENTRY, directory=tmp_path / "run", splits=splits, overrides=overrides, verbose=0)
-    assert model.image_shape == (WORDS,)
+    assert model.example_shape == (WORDS,)
 
 
 def test_an_entry_is_trained_on_as_many_words_as_its_own_data_have(settings, tmp_path):

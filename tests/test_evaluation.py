@@ -82,8 +82,8 @@ def test_rmse_is_that_of_the_reconstructions(make_tiny, images, dtype):
 
 def test_rmse_of_a_constant_reconstruction_is_in_units_of_0_to_1(make_tiny):
     model = make_tiny("vae")
-    model.decode = lambda z: tf.fill([len(z), *model.image_shape], 0.25)
-    assert evaluation.evaluate(model, np.ones((3, *model.image_shape), "float32"), num_samples=1).rmse == 0.75
+    model.decode = lambda z: tf.fill([len(z), *model.example_shape], 0.25)
+    assert evaluation.evaluate(model, np.ones((3, *model.example_shape), "float32"), num_samples=1).rmse == 0.75
 
 
 def test_the_estimate_depends_on_the_seed_alone(make_tiny, images):

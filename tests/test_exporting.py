@@ -130,7 +130,7 @@ def calls_of(model):
         for num_rows in BATCH_SIZES:
             inputs = {spec.name: input_array(model, spec, num_rows) for spec in signature.inputs}
             add(signature.name, inputs)
-        as_png = model.image_shape[-1] != 2
+        as_png = model.example_shape[-1] != 2
         if "images" in inputs:
             images = np.random.default_rng(0).integers(256, size=inputs["images"].shape, dtype=np.uint8)
             add(f"{signature.name}_uint8", {**inputs, "images": images}, images)
@@ -163,7 +163,7 @@ def make_model(case):
         weight.assign(np.abs(value) if weight.name in ("variance", "scale") else value)
     if train_with_xla:
         model.compile(jit_compile=True)
-        model.fit(rng.random((4, *model.image_shape), np.float32), verbose=0)
+        model.fit(rng.random((4, *model.example_shape), np.float32), verbose=0)
     oracle = MODELS[system](**{**args, "dtype": "float32"})
     oracle.set_weights(model.get_weights())
     return model, oracle
@@ -270,7 +270,7 @@ def test_saved_model_without_vaezoo_equals_keras(exported, outputs_without_vaezo
 def test_saved_model_has_every_form_of_the_signatures_and_the_first_is_the_default(exported, signatures_of):
     signatures = signatures_of(exported.version)
     expected = {"encode", "encode_uint8", "decode", "sample", "score", "score_uint8", "serving_default"}
-    if exported.model.image_shape[-1] != 2:
+    if exported.model.example_shape[-1] != 2:
         expected |= {"encode_png", "decode_png", "sample_png", "score_png"}
     if isinstance(exported.model, LabelledModel):
         expected |= {"classify", "classify_uint8", "classify_png"}
@@ -293,7 +293,7 @@ def test_model_card_says_what_goes_in_and_what_comes_out(exported, signatures_of
     card = json.loads((exported.version / "assets" / "model_card.json").read_text())
     assert card["vaezoo"] == vaezoo.__version__
     assert card["tensorflow"] == tf.__version__
-    assert card["image_shape"] == list(exported.model.image_shape)
+    assert card["image_shape"] == list(exported.model.example_shape)
     assert card["image_range"] == {"float32": [0, 1], "uint8": [0, 255]}
     assert card["card"]["case"] in CASES
     signatures = signatures_of(exported.version)
@@ -436,7 +436,7 @@ def test_lite_samples_are_images_and_never_the_same(exported):
     for num_samples in (1, 5):
         draws = [runner(num_samples=np.int32(num_samples))["images"] for runner in runners for _ in range(2)]
         for images in draws:
-            assert images.shape == (num_samples, *exported.model.image_shape)
+            assert images.shape == (num_samples, *exported.model.example_shape)
             assert images.min() >= 0
             assert images.max() <= 1
     # Of the draws of five: two single images may be equal, where all units of a small net are off.
@@ -458,7 +458,7 @@ def test_second_export_adds_a_version_and_leaves_the_first_alone(tiny, tmp_path)
     second, lite, report = exporting.export(tiny, tmp_path, "vae")
     assert second == tmp_path / "vae" / "2"
     assert hashes(first) == before
-    images = np.full((2, *tiny.image_shape), 0.5, np.float32)
+    images = np.full((2, *tiny.example_shape), 0.5, np.float32)
     expected = {"z": tiny.encode(images).numpy()}
     assert_same_outputs(interpreter(lite["float32"]).get_signature_runner("encode")(images=images), expected)
     assert sorted(path.name for path in (report, *lite.values())) == LITE_FILES

@@ -162,7 +162,7 @@ class Copyist:
     domain = IMAGES
 
     def __init__(self, images):
-        self.images, self.image_shape, self.at = images, images.shape[1:], 0
+        self.images, self.example_shape, self.at = images, images.shape[1:], 0
 
     def sample(self, num_samples, *, seed):
         self.at += num_samples
@@ -200,7 +200,7 @@ def test_samples_are_a_function_of_the_seed(make_tiny):
     model = make_tiny("vae")
     one, same, other = (samples.draw(model, 11, batch_size=4, seed=seed) for seed in (5, 5, 6))
     np.testing.assert_array_equal(one, same)
-    assert one.shape == (11, *model.image_shape)
+    assert one.shape == (11, *model.example_shape)
     assert not np.array_equal(one, other)
     assert len(np.unique(one.reshape(11, -1), axis=0)) == 11  # batches have draws of their own
 

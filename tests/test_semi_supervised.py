@@ -9,9 +9,10 @@ from conftest import IMAGE_SHAPE, TINY
 
 from vaezoo import data
 from vaezoo.base.labelled import paired_batches
+from vaezoo.base.modes import in_mode
 from vaezoo.base.semi_supervised import SemiSupervisedModel
 from vaezoo.inference.class_sums import expectation_over_classes, one_hot_draw, top_class_and_another
-from vaezoo.layers.batch_norm import MOMENTUM, BatchNormalization, batch_statistics
+from vaezoo.layers.batch_norm import MOMENTUM, BatchNormalization
 from vaezoo.models import ADGM, M1, M1M2, M2, MODELS, SDGM
 from vaezoo.objectives import ELBO, SemiSupervisedELBO, alpha, elbo, log_weights
 
@@ -90,7 +91,7 @@ def test_evidence_is_that_of_draws_from_the_prior(system, images):
     many = 200_000
     noise_a, z, uniform = model._parts(model.noise(1, many, seed=[0, 5])[0])
     y = tf.one_hot(tf.cast(uniform * 2, tf.int32), 2)
-    densities = model.image_distribution(tf.concat([z, y], axis=-1), noise_a).log_prob(tf.repeat(x, many, axis=0))
+    densities = model.likelihood_distribution(tf.concat([z, y], axis=-1), noise_a).log_prob(tf.repeat(x, many, axis=0))
     densities = np.exp(np.asarray(densities, "float64"))
     error = densities.std() / densities.mean() / np.sqrt(many)
     estimate = float(model.log_likelihood(x, num_samples=20_000, chunk=2000)[0])
@@ -246,10 +247,13 @@ def test_loss_is_the_sum_of_its_parts(system, make_tiny, images):
     objective = SemiSupervisedELBO(alpha=3.0, labelled_weight=0.5, analytic_kl=False)
     model = make_tiny(system, objective=objective)
     images, y = tf.constant(images), tf.range(8) % 4
-    with batch_statistics(update=False):
+
+    def parts():
         loss, _ = model.training_loss(((images[:8], y), images))
-        terms = model.unlabelled_terms(images, model._training_noise(images))
-        labelled, cross_entropy = model.labelled_terms(images[:8], y, model._training_noise(images[:8], 1))
+        terms = model.unlabelled_terms(images, model.training_noise(images))
+        return loss, terms, *model.labelled_terms(images[:8], y, model.training_noise(images[:8], 1))
+
+    loss, terms, labelled, cross_entropy = in_mode(model, parts, training=True)
     expected = -np.mean(elbo(terms)) - 0.5 * (np.mean(elbo(labelled)) - 3.0 * np.mean(cross_entropy))
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
@@ -394,8 +398,7 @@ def test_kl_per_dimension_of_a_and_z(model, images):
 
 def test_batch_normalisation_normalises_over_all_axes_but_the_last():
     layer, x = BatchNormalization(3), tf.random.stateless_normal([4, 5, 6, 3], [0, 0], mean=2.0, stddev=3.0)
-    with batch_statistics():
-        y = layer(x)
+    y = layer(x, training=True)
     np.testing.assert_allclose(tf.reduce_mean(y, axis=(0, 1, 2)), 0.0, atol=1e-5)
     np.testing.assert_allclose(tf.math.reduce_std(y, axis=(0, 1, 2)), 1.0, atol=1e-3)
     np.testing.assert_allclose(layer.mean, (1 - MOMENTUM) * tf.reduce_mean(x, axis=(0, 1, 2)), rtol=1e-4)
@@ -500,7 +503,7 @@ def test_sdgm_generates_from_a_and_adgm_does_not(images):
     for system, reads_a in ((SDGM, True), (ADGM, False)):
         model = system(**TINY["sdgm"])
         code = model.encode(images)
-        one, other = (np.asarray(model.image_distribution(code, tf.fill([40, 2], a)).mean()) for a in (-5.0, 5.0))
+        one, other = (np.asarray(model.likelihood_distribution(code, tf.fill([40, 2], a)).mean()) for a in (-5.0, 5.0))
         assert np.any(one != other) == reads_a
 
 
@@ -559,4 +562,4 @@ def test_training_batches_hold_labelled_images_with_their_labels():
 
 def test_noise_of_labelled_and_unlabelled_images_differs(make_tiny, images):
     model = make_tiny("m2", objective=SemiSupervisedELBO(alpha=1.0))
-    assert np.any(model._training_noise(images) != model._training_noise(images, 1))
+    assert np.any(model.training_noise(images) != model.training_noise(images, 1))

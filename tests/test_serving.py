@@ -358,9 +358,9 @@ def test_warm_up_follows_the_operators_batch_sizes(tmp_path):
 
 
 def test_a_bad_request_gets_an_error_that_says_so_and_the_next_one_an_answer(served, model):
-    height, width, channels = model.image_shape
-    images = np.random.default_rng(0).random((4, *model.image_shape), np.float32)
-    png = tf.io.encode_png(np.zeros(model.image_shape, np.uint8)).numpy()
+    height, width, channels = model.example_shape
+    images = np.random.default_rng(0).random((4, *model.example_shape), np.float32)
+    png = tf.io.encode_png(np.zeros(model.example_shape, np.uint8)).numpy()
     other_png = tf.io.encode_png(np.zeros((width, height, channels), np.uint8)).numpy()
     seed = np.arange(4, dtype=np.int32)
     nan, big = images.copy(), images.copy()
@@ -380,7 +380,7 @@ def test_a_bad_request_gets_an_error_that_says_so_and_the_next_one_an_answer(ser
         ("encode_uint8", {"images": np.zeros((2, width, height, channels), np.uint8)}, shape),
         (
             "encode_uint8",
-            {"images": np.zeros((0, *model.image_shape), np.uint8)},
+            {"images": np.zeros((0, *model.example_shape), np.uint8)},
             "`images` must have at least one row",
         ),
         ("encode_png", {"png_bytes": np.array([b"no image"], object)}, "Unknown image file format"),

@@ -52,7 +52,9 @@ def by_loops(model, x, noise, log_density, weights=None):
 
 
 def joint_of(model, x):
-    return lambda z, place: model.image_distribution(z[0]).log_prob(x[place : place + 1]) + model.prior.log_prob(z)[0]
+    return lambda z, place: (
+        model.likelihood_distribution(z[0]).log_prob(x[place : place + 1]) + model.prior.log_prob(z)[0]
+    )
 
 
 def assert_all_close(values, expected):
@@ -64,7 +66,7 @@ def assert_all_close(values, expected):
 def test_a_step_equals_plain_loops(images, self_term):
     model, x = make(Stein(4, self_term=self_term)), tf.constant(images[:3])
     gradients, measured = model.training_gradients(x)
-    noise = model._training_noise(tf.constant(x))
+    noise = model.training_noise(tf.constant(x))
     assert_all_close(gradients, by_loops(model, x, noise, joint_of(model, x)))
     terms = model.terms(x, noise)
     np.testing.assert_allclose(measured["terms"].log_lik, terms.log_lik, rtol=1e-5)
@@ -82,15 +84,15 @@ def test_particles_follow_the_mean_over_weights_of_log_p(images):
     fields, _ = model.stein_step(x)
 
     def log_density(z, place):
-        log_liks = [p.log_prob(x[place : place + 1]) for p in model.image_distributions(z[0])]
+        log_liks = [p.log_prob(x[place : place + 1]) for p in model.likelihood_distributions(z[0])]
         return (log_liks[0] + log_liks[1]) / 2 + model.prior.log_prob(z)[0]
 
-    assert_all_close([-field for field in fields], by_loops(model, x, model._training_noise(x), log_density))
+    assert_all_close([-field for field in fields], by_loops(model, x, model.training_noise(x), log_density))
 
 
 def test_viwae_equals_plain_loops(images):
     model, x = make(Stein(2, importance_samples=3)), tf.constant(images[:3])
-    noise = model._training_noise(tf.constant(x))
+    noise = model.training_noise(tf.constant(x))
     terms = model.terms(x, noise)
     ratios = np.exp(np.asarray(terms.log_lik - terms.kl[..., 0], "float64")).reshape(3, 2, 3)  # [k, M, B]
     of_group = ratios.mean(axis=1) / ratios.mean(axis=1).sum(axis=0)
@@ -106,7 +108,7 @@ def test_the_decoder_of_viwae_climbs_the_importance_weighted_bound(images):
     model = make(Stein(1, importance_samples=5))
     gradients, _ = model.training_gradients(tf.constant(images))
     decoder = {id(v) for v in [*model.decoders[0].trainable_variables, *model.likelihoods[0].trainable_variables]}
-    noise = model._training_noise(tf.constant(images))
+    noise = model.training_noise(tf.constant(images))
     with tf.GradientTape() as tape:
         bound = tf.reduce_mean(iwae(model.terms(images, noise)))
     expected = tape.gradient(bound, model.trainable_variables)
@@ -153,12 +155,12 @@ def test_particles_of_weights_move_by_loops(images):
 def test_particles_of_weights_share_the_likelihood(images):
     model = make(Stein(3, num_examples=40), weight_particles=2)
     z = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
-    log_p = [p.log_prob(images) for p in model.image_distributions(z)]
+    log_p = [p.log_prob(images) for p in model.likelihood_distributions(z)]
     np.testing.assert_allclose(
-        model.image_distribution(z).log_prob(images), np.logaddexp(*log_p) - math.log(2), rtol=1e-5
+        model.likelihood_distribution(z).log_prob(images), np.logaddexp(*log_p) - math.log(2), rtol=1e-5
     )
     np.testing.assert_allclose(
-        model.decode(z), np.mean([p.mean() for p in model.image_distributions(z)], axis=0), atol=1e-6
+        model.decode(z), np.mean([p.mean() for p in model.likelihood_distributions(z)], axis=0), atol=1e-6
     )
 
 
@@ -193,9 +195,10 @@ def test_a_linear_encoder_is_the_gaussian_of_scipy(images):
     z = np.asarray(model.approximate_posterior(x).bijector.forward(noise), "float64")
     kl = model.terms(x, noise).kl[..., 0]
     encoder = model.encoder
-    factor = encoder.projections["noise"].kernel @ encoder.hidden[0].kernel @ encoder.codes.kernel  # xi -> z
+    layers = encoder.projections["noise"], encoder.hidden[0], encoder.codes
+    factor = np.linalg.multi_dot([np.asarray(layer.kernel, "float64") for layer in layers])  # xi -> z
     for place in range(2):
-        q = scipy.stats.multivariate_normal(model.encode(x)[place], np.asarray(factor).T @ factor)
+        q = scipy.stats.multivariate_normal(model.encode(x)[place], factor.T @ factor)
         prior = scipy.stats.multivariate_normal(np.zeros(3))
         expected = q.logpdf(z[:, place]) - prior.logpdf(z[:, place])
         np.testing.assert_allclose(kl[:, place], expected, rtol=1e-3, atol=1e-3)
@@ -219,7 +222,7 @@ def test_a_step_with_labels_equals_plain_loops(images, num_groups, labels_shape)
     def with_label(z, place):
         return joint_labelled(z, place) + zeta * tf.nn.log_softmax(model.logits(z))[0, :, y[place]]
 
-    noises = model._training_noise(tf.constant(x)), model._training_noise(tf.constant(labelled), 1)
+    noises = model.training_noise(tf.constant(x)), model.training_noise(tf.constant(labelled), 1)
     parts = [
         by_loops(model, part, noise, log_density, weights_of_one(model, part, noise, log_density, num_groups))
         for part, noise, log_density in zip((x, labelled), noises, (joint, with_label), strict=True)
@@ -337,12 +340,12 @@ class Toy:
     def approximate_posterior(self, x):
         return super().approximate_posterior(SPAN * (x - 0.5))
 
-    def image_distribution(self, z):
+    def likelihood_distribution(self, z):
         loc = tf.reshape(z @ tf.constant(THETA.T, tf.float32), [-1, 1, 2, 1]) / SPAN + 0.5
         return tfd.Independent(tfd.Normal(loc, SIGMA / SPAN), 3)
 
-    def image_distributions(self, z):
-        return [self.image_distribution(z)]
+    def likelihood_distributions(self, z):
+        return [self.likelihood_distribution(z)]
 
 
 class ToySteinVAE(Toy, SteinVAE):

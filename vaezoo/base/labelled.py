@@ -7,7 +7,6 @@ import tensorflow as tf
 from vaezoo import checks
 from vaezoo.base.latent_variable import LatentVariableModel
 from vaezoo.base.metrics import ExampleMean
-from vaezoo.base.signatures import Signature
 
 
 class LabelledModel(LatentVariableModel):
@@ -37,7 +36,7 @@ class LabelledModel(LatentVariableModel):
 
     def predict_proba(self, x, batch_size=500):
         """Returns the class probabilities of images [N, H, W, C], a numpy array [N, K]; see `class_probabilities`."""
-        self.domain.check("x", x, self.image_shape)
+        self.domain.check("x", x, self.example_shape)
         checks.positive_int("batch_size", batch_size)
         parts = (x[first : first + batch_size] for first in range(0, len(x), batch_size))
         return np.concatenate([np.asarray(self.class_probabilities(part)) for part in parts])
@@ -52,10 +51,6 @@ class LabelledModel(LatentVariableModel):
         wrong = 100.0 * tf.cast(tf.argmax(self.class_probabilities(x), axis=-1) != y, tf.float32)
         return {**measured, "error_rate": tf.boolean_mask(wrong, y != checks.UNKNOWN)}
 
-    @property
-    def metrics(self):
-        return [*super().metrics, self.cross_entropy_tracker, self.error_rate_tracker]
-
     def fit(self, x=None, y=None, batch_size=None, **kwargs):
         """Trains on labelled and unlabelled images, as `keras.Model.fit` does; for the forms of data, see the class.
 
@@ -67,29 +62,20 @@ class LabelledModel(LatentVariableModel):
         """
         if y is not None:
             y = checks.labels("y", y, self.num_classes, unknown=checks.UNKNOWN)
-            self.domain.check("x", x, self.image_shape)
+            self.domain.check("x", x, self.example_shape)
             _check_lengths(x, y)
             known = y != checks.UNKNOWN
             x = (np.asarray(x)[known], y[known]), np.asarray(x)
         if isinstance(x, tuple):
             (x_labelled, y), x_unlabelled = x
-            self.domain.check("x_labelled", x_labelled, self.image_shape)
-            self.domain.check("x_unlabelled", x_unlabelled, self.image_shape)
+            self.domain.check("x_labelled", x_labelled, self.example_shape)
+            self.domain.check("x_unlabelled", x_unlabelled, self.example_shape)
             y = checks.labels("y", y, self.num_classes, every=True)
             _check_lengths(x_labelled, y)
             self.initialize(x_unlabelled[: self.initial_images])
             x = paired_batches(x_labelled, y, x_unlabelled, batch_size or 32)
             batch_size, kwargs["shuffle"] = None, False  # the dataset has and does both
         return super().fit(x, batch_size=batch_size, **kwargs)
-
-    def export_signatures(self):
-        """Returns the signatures of the class that comes next, and `classify`."""
-        images = tf.TensorSpec([None, *self.image_shape], tf.float32, self.domain.name)
-
-        def classify(images):
-            return {"probabilities": self.class_probabilities(images)}
-
-        return [*super().export_signatures(), Signature("classify", classify, (images,))]
 
 
 def _check_lengths(x, y):

@@ -23,10 +23,10 @@ import tensorflow_probability as tfp
 from vaezoo import checks
 from vaezoo.base.labelled import LabelledModel, split_data
 from vaezoo.base.objectives import SemiSupervisedELBO
-from vaezoo.base.signatures import Signature
+from vaezoo.base.signatures import Signature, noise_of_rows
 from vaezoo.inference.class_sums import expectation_over_classes, one_hot_draw, top_class_and_another
 from vaezoo.inference.terms import Terms
-from vaezoo.layers.batch_norm import batch_statistics
+from vaezoo.layers.batch_norm import averages_held
 from vaezoo.layers.posteriors import reparameterize
 from vaezoo.noise import Stream, noise_seed
 from vaezoo.numerics import log_mean_exp, merge_samples, split_samples, tile_samples
@@ -80,7 +80,7 @@ class SemiSupervisedModel(LabelledModel):
 
     def flat(self, x):
         """Images in [0, 1], [B, H, W, C] or flat -> what nets see: pixels, [B, HWC], or principal components [B, Q]."""
-        x = tf.reshape(self.domain.inputs(x), [-1, math.prod(self.image_shape)])
+        x = tf.reshape(self.domain.inputs(x), [-1, math.prod(self.example_shape)])
         return x if self.components is None else self.components(x)
 
     # What a subclass owes.
@@ -205,7 +205,7 @@ class SemiSupervisedModel(LabelledModel):
         z = self.style_posterior(inference, y[tf.newaxis, tf.newaxis]).mean()[0, 0]
         return tf.concat([z, y], axis=-1)
 
-    def image_distribution(self, z, noise_a=None):
+    def likelihood_distribution(self, z, noise_a=None):
         """Codes [B, D + K] -> p(x | a, y, z), batch shape [B], at the a that noise [B, A] gives in p(a | y, z)."""
         z, y = tf.split(z, [self.style_dim, self.num_classes], axis=-1)
         a = None
@@ -225,7 +225,7 @@ class SemiSupervisedModel(LabelledModel):
         if label is None:
             label = tf.minimum(tf.cast(uniform * self.num_classes, tf.int32), self.num_classes - 1)
         y = tf.one_hot(label, self.num_classes)
-        return self.image_distribution(tf.concat([noise_z, y], axis=-1), noise_a)
+        return self.likelihood_distribution(tf.concat([noise_z, y], axis=-1), noise_a)
 
     def generate(self, noise, label=None):
         """Returns E[x | a, y, z] for a draw from the prior, images [B, H, W, C]; arguments as for `generated`."""
@@ -275,21 +275,21 @@ class SemiSupervisedModel(LabelledModel):
     def training_loss(self, data):
         """Returns the loss of `((x_labelled, y), x_unlabelled)`, or of x alone; see `SemiSupervisedELBO`."""
         labelled, x = split_data(data)
-        x = self._images_of(x)
+        x = self.examples_of(x)
         objective, step = self.objective, self.optimizer.iterations
         options = {"analytic_kl": objective.analytic_kl}
         enumerate_classes = getattr(objective, "enumerate_classes", True)
-        terms = self.unlabelled_terms(x, self._training_noise(x), enumerate_classes=enumerate_classes, **options)
+        terms = self.unlabelled_terms(x, self.training_noise(x), enumerate_classes=enumerate_classes, **options)
         bound = objective(terms, step)  # [B]
         loss = -tf.reduce_sum(bound) / global_batch_size(x)
         if labelled is None:
             return loss, {"loss": -bound, "terms": terms}
         if not isinstance(objective, SemiSupervisedELBO):
             raise ValueError(f"`objective` must be a SemiSupervisedELBO to learn from labels. Received: {objective}")
-        x_labelled, y = self._images_of(labelled[0]), labelled[1]
-        with batch_statistics(update=False):
+        x_labelled, y = self.examples_of(labelled[0]), labelled[1]
+        with averages_held():
             labelled_terms, cross_entropy = self.labelled_terms(
-                x_labelled, y, self._training_noise(x_labelled, 1), **options
+                x_labelled, y, self.training_noise(x_labelled, 1), **options
             )
         labelled_bound = objective(labelled_terms, step) - objective.alpha * cross_entropy
         weight = objective.labelled_weight
@@ -306,7 +306,7 @@ class SemiSupervisedModel(LabelledModel):
         def sample_class(seed, label):
             what = [f"`label` must be in 0..{self.num_classes - 1}. Received:", label]
             tf.debugging.Assert(tf.reduce_all((label >= 0) & (label < self.num_classes)), what)
-            return {self.domain.name: self.generate(self._noise_of_rows(seed, Stream.SAMPLE), label)}
+            return {self.domain.name: self.generate(noise_of_rows(self, seed, Stream.SAMPLE), label)}
 
         def sample_lite(num_samples):
             # The normal CDF, which else turns noise into a class, is not among LiteRT's builtin ops.

@@ -87,7 +87,7 @@ def evaluate(
             progress(min(first + batch_size, len(images)), len(images))
     log_likelihood, effective_sample_size, log_lik, kl = (np.concatenate(column) for column in zip(*parts, strict=True))
     kl_per_group, kl = kl.mean(axis=0), kl.sum(axis=-1)  # [G], [N]
-    elbo, num_dims = log_lik - kl, math.prod(model.image_shape)
+    elbo, num_dims = log_lik - kl, math.prod(model.example_shape)
     log_bin = _log_bin(transform, num_dims)
     return Evaluation(
         measure=MEASURES[transform],
@@ -175,7 +175,7 @@ def evaluate_annealed(
         seed=seed,
         progress=progress,
     )
-    num_dims, log_p = math.prod(model.image_shape), estimate.log_likelihood
+    num_dims, log_p = math.prod(model.example_shape), estimate.log_likelihood
     return AnnealedEvaluation(
         measure=MEASURES[transform],
         num_images=len(images),
@@ -195,7 +195,7 @@ def evaluate_annealed(
 
 def _check(model, images, transform):
     data.check_domain(model.domain, transform)
-    model.domain.check("images", images, model.image_shape)
+    model.domain.check("images", images, model.example_shape)
     if transform.endswith("binarization") and not np.isin(images, (0, 1)).all():
         raise ValueError(f"`images` must hold only 0 and 1 for {transform!r}. Received others: not transformed yet?")
     if transform == "uniform_dequantization" and images.dtype == np.uint8:
@@ -226,7 +226,7 @@ def posterior_spectrum(model, images, *, num_draws=500, seed=0):
     Returns:
         Geometric means over the images of the square roots of the eigenvalues of Cov(z | x), [D].
     """
-    model.domain.check("images", images, model.image_shape)
+    model.domain.check("images", images, model.example_shape)
     if checks.positive_int("num_draws", num_draws) <= model.latent_dim:
         raise ValueError(f"`num_draws` must be more than the {model.latent_dim} latents. Received: {num_draws}")
     log_widths = []

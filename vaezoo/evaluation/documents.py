@@ -51,8 +51,8 @@ def topics(model, words, num_words=10):
     checks.positive_int("num_words", num_words)
     if model.domain is not COUNTS:
         raise ValueError(f"`model` must be a model of counts. Received: {type(model).__name__} of {model.domain.name}")
-    if (len(words),) != model.image_shape:
-        raise ValueError(f"`words` must hold one word per count, {model.image_shape[0]}. Received: {len(words)}")
+    if (len(words),) != model.example_shape:
+        raise ValueError(f"`words` must hold one word per count, {model.example_shape[0]}. Received: {len(words)}")
     units = np.eye(model.latent_dim, dtype=np.float32).reshape(-1, *model.latent_shape)
     factors = np.asarray(model.decode(units)) / np.asarray(model.decode(np.zeros_like(units[:1])))  # [D, V]
     return [[words[v] for v in row[:num_words]] for row in np.argsort(-factors, axis=-1)]

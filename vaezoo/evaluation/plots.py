@@ -115,15 +115,15 @@ def analogies(model, images):
     """
     _require_classes(model)
     _require_images(model)
-    model.domain.check("images", images, model.image_shape)
+    model.domain.check("images", images, model.example_shape)
     classes = np.arange(model.num_classes)
     z = np.asarray(model.encode(images))[:, : model.style_dim]  # [N, D]
     codes = _class_codes(model, np.repeat(z, len(classes), axis=0), np.tile(classes, len(z)))  # [N*K, D + K]
-    analogues = np.reshape(model.decode(codes), [len(z), len(classes), *model.image_shape])
+    analogues = np.reshape(model.decode(codes), [len(z), len(classes), *model.example_shape])
     values = np.asarray(model.domain.values(images))
     rows = np.concatenate([values[:, np.newaxis], analogues], axis=1)  # [N, 1 + K, ...]
-    figure = grid_figure(rows.reshape(-1, *model.image_shape), rows.shape[1])
-    axes, width = figure.axes[0], model.image_shape[1]
+    figure = grid_figure(rows.reshape(-1, *model.example_shape), rows.shape[1])
+    axes, width = figure.axes[0], model.example_shape[1]
     axes.set_axis_on()
     axes.set_frame_on(False)
     axes.tick_params(length=0, labelleft=False, labelbottom=False, labeltop=True)
@@ -209,7 +209,7 @@ def posterior_draws(model, images, *, num_samples=1000, seed=0):
 
     _require_plane(model.latent_dim)
     num_samples = checks.positive_int("num_samples", num_samples)
-    model.domain.check("images", images, model.image_shape)
+    model.domain.check("images", images, model.example_shape)
     noise = model.noise(num_samples, len(images), seed=noise_seed(seed, Stream.IMPORTANCE))
     z, _ = reparameterize(model.approximate_posterior(model.domain.values(images)), noise)  # [S, N, 2]
     figure = Figure(figsize=(7, 6), layout="constrained")
@@ -286,7 +286,7 @@ def information(model, images):
     Raises:
         ValueError: the posteriors are not Gaussian, or the images are not the model's.
     """
-    model.domain.check("images", images, model.image_shape)
+    model.domain.check("images", images, model.example_shape)
     if model.kl_per_dimension(images[:1]) is None:
         raise ValueError(
             f"`model` must have Gaussian posteriors, of one layer of latents. Received: {type(model).__name__} without"
@@ -331,7 +331,7 @@ def auxiliary_space(model, images, labels=None):
     _require_classes(model)
     if not model.auxiliary_dim:
         raise ValueError(f"`model` must have an auxiliary variable, as an ADGM. Received: {type(model).__name__}")
-    model.domain.check("images", images, model.image_shape)
+    model.domain.check("images", images, model.example_shape)
     means = _in_parts(lambda x: model.auxiliary_posterior(model.domain.values(x)).mean(), images)  # [N, A]
     return _scatter(means, labels, "a")
 

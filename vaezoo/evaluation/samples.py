@@ -141,9 +141,9 @@ def score_samples(model, classifier, splits, *, num_samples=10_000, batch_size=5
     checks.non_negative_int("seed", seed)
     if model.domain is not IMAGES:
         raise ValueError(f"`model` must be a model of images. Received: {type(model).__name__} of {model.domain.name}")
-    if classifier.image_shape != model.image_shape:
+    if classifier.image_shape != model.example_shape:
         raise ValueError(
-            f"`classifier` must take images of the model's shape {list(model.image_shape)}. "
+            f"`classifier` must take images of the model's shape {list(model.example_shape)}. "
             f"Received: one of {list(classifier.image_shape)}"
         )
     start = time.perf_counter()

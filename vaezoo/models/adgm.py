@@ -69,14 +69,9 @@ class ADGM(SemiSupervisedModel):
         self.hidden_units = checks.positive_ints("hidden_units", hidden_units)
         self.activation = keras.activations.get(activation)
         self.batch_normalization = checks.boolean("batch_normalization", batch_normalization)
-        self._settings = {
-            "likelihood": likelihood,
-            "principal_components": principal_components,
-            "init_stddev": init_stddev,
-        }
-        self.components = PrincipalComponents.of_images(self.image_shape, principal_components)
+        self.components = PrincipalComponents.of_images(self.example_shape, principal_components)
 
-        pixels = math.prod(self.image_shape)
+        pixels = math.prod(self.example_shape)
         dims = {"x": principal_components or pixels, "a": auxiliary_dim, "y": num_classes, "z": latent_dim}
         last = self.hidden_units[-1]
 
@@ -100,8 +95,8 @@ class ADGM(SemiSupervisedModel):
         self.auxiliary_decoder = net("yz", "auxiliary_decoder")
         self.auxiliary_likelihood = DiagonalGaussian(last, auxiliary_dim, init_stddev, name="auxiliary_likelihood")
         self.decoder = net(self.DECODER_INPUTS, "decoder")
-        self.likelihood = likelihoods.build(likelihood, last, self.image_shape, self.components)
-        self._track_initialization()
+        self.likelihood = likelihoods.build(likelihood, last, self.example_shape, self.components)
+        self.track_initialization()
 
     def auxiliary_posterior(self, x):
         """Images in [0, 1], [B, H, W, C] or flat -> q(a | x): batch shape [B], event shape [A]."""
@@ -126,15 +121,3 @@ class ADGM(SemiSupervisedModel):
 
     def features(self, y, z, a):
         return self.decoder(self.decoder.project(y=y) + self.decoder.project(z=z))
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "latent_dim": self.style_dim,
-            "auxiliary_dim": self.auxiliary_dim,
-            "num_classes": self.num_classes,
-            "hidden_units": self.hidden_units,
-            "activation": keras.activations.serialize(self.activation),
-            "batch_normalization": self.batch_normalization,
-            **self._settings,
-        }

@@ -71,11 +71,13 @@ import tensorflow_probability as tfp
 from vaezoo import checks
 from vaezoo.base import LatentVariableModel
 from vaezoo.base.metrics import ExampleMean
+from vaezoo.base.modes import in_mode
 from vaezoo.base.objectives import Objective
+from vaezoo.base.stochastic_model import after
 from vaezoo.inference.density_ratios import contrast, unpaired
 from vaezoo.inference.terms import Terms
 from vaezoo.layers import posteriors
-from vaezoo.layers.batch_norm import batch_statistics, held_statistics
+from vaezoo.layers.batch_norm import averages_held, held_statistics, recorded_statistics
 from vaezoo.layers.discriminators import CodeNet, ImageNet, JointNet, convolutions, deconvolutions, normalized
 from vaezoo.layers.posteriors import reparameterize
 from vaezoo.noise import Stream, noise_seed, standard_normal
@@ -299,18 +301,13 @@ class ASVAE(LatentVariableModel):
         super().__init__(image_shape, (checks.positive_int("latent_dim", latent_dim),), **kwargs)
         self.filters = checks.positive_ints("filters", filters)
         self.noise_stddev = checks.non_negative("noise_stddev", noise_stddev)
-        self._settings = {
-            "convs_per_stage": checks.positive_int("convs_per_stage", convs_per_stage),
-            "hidden_units": checks.positive_int("hidden_units", hidden_units),
-            "posterior": posterior,
-            "posterior_args": dict(posterior_args or {}),
-            "discriminator": discriminator,
-        }
+        checks.positive_int("convs_per_stage", convs_per_stage)
+        checks.positive_int("hidden_units", hidden_units)
         make_discriminators = DISCRIMINATORS[checks.one_of("discriminator", discriminator, DISCRIMINATORS)]
         self.default_objective = make_discriminators.objective
 
         dtype = self.dtype_policy
-        self.encoder_maps = convolutions(self.image_shape, self.filters, convs_per_stage, dtype=dtype, name="maps")
+        self.encoder_maps = convolutions(self.example_shape, self.filters, convs_per_stage, dtype=dtype, name="maps")
         dense = keras.layers.Dense(hidden_units, use_bias=False, dtype=dtype)
         self.encoder_dense = keras.Sequential(
             [
@@ -322,17 +319,17 @@ class ASVAE(LatentVariableModel):
         )
         self.posterior = posteriors.build(posterior, hidden_units, latent_dim, posterior_args or {})
         self.decoder = deconvolutions(
-            self.image_shape, latent_dim, self.filters, convs_per_stage, hidden_units, dtype=dtype, name="decoder"
+            self.example_shape, latent_dim, self.filters, convs_per_stage, hidden_units, dtype=dtype, name="decoder"
         )
-        sizes = self.image_shape, latent_dim, self.filters, hidden_units
+        sizes = self.example_shape, latent_dim, self.filters, hidden_units
         self.discriminators = make_discriminators(*sizes, dtype=dtype, name="discriminators")
         self.discriminator_tracker = ExampleMean(name="discriminator_loss")
-        self._track_initialization()
+        self.track_initialization()
 
     def encoder(self, x):
         return self.encoder_dense(self.encoder_maps(x))
 
-    def image_distribution(self, z):
+    def likelihood_distribution(self, z):
         """Latents [B, D] -> p(x | z): batch shape [B], event shape [H, W, C]."""
         logit_loc, logit_scale = tf.split(self.decoder(z), 2, axis=-1)
         scale = tf.sqrt(self.noise_stddev**2 + tf.square(tf.sigmoid(logit_scale + INITIAL_LOGIT)))
@@ -340,29 +337,28 @@ class ASVAE(LatentVariableModel):
 
     # The game.
 
-    def both_image_distributions(self, inferred_z, z):
+    def both_likelihood_distributions(self, inferred_z, z):
         """Two kinds of codes, [B, D] each -> p(x | z) at each, by one function: their statistics are common.
 
         They are taken from the codes that the objective weighs.
         """
         if self.objective.reconstruction_weight and self.objective.generation_weight:
-            with batch_statistics():
-                p = self.image_distribution(tf.concat([inferred_z, z], axis=0))
+            p = self.likelihood_distribution(tf.concat([inferred_z, z], axis=0))
             size = tf.shape(z)[0]
             return p[:size], p[size:]
         if self.objective.reconstruction_weight:
-            with batch_statistics() as taken:
-                of_inferred = self.image_distribution(inferred_z)
+            with recorded_statistics() as taken:
+                of_inferred = self.likelihood_distribution(inferred_z)
             with held_statistics(taken):
-                return of_inferred, self.image_distribution(z)
-        with batch_statistics() as taken:
-            of_generated = self.image_distribution(z)
+                return of_inferred, self.likelihood_distribution(z)
+        with recorded_statistics() as taken:
+            of_generated = self.likelihood_distribution(z)
         with held_statistics(taken):
-            return self.image_distribution(inferred_z), of_generated
+            return self.likelihood_distribution(inferred_z), of_generated
 
     def game_noise(self, batch_size, *, seed):
         """Returns the noise of a step's game, [B, 2D + 2HWC]; see `game`."""
-        return standard_normal([batch_size, 2 * self.latent_dim + 2 * math.prod(self.image_shape)], seed)
+        return standard_normal([batch_size, 2 * self.latent_dim + 2 * math.prod(self.example_shape)], seed)
 
     def game(self, x, noise):
         """Draws pairs and asks the discriminators.
@@ -376,21 +372,19 @@ class ASVAE(LatentVariableModel):
         Returns:
             `Contest`, the `Terms` of the inferred pairs, and the discriminators' loss, [B].
         """
-        pixels = math.prod(self.image_shape)
+        pixels = math.prod(self.example_shape)
         noise_z, z, *of_images = tf.split(noise, [self.latent_dim] * 2 + [pixels] * 2, axis=-1)
         noise_data, noise_x = (tf.reshape(part, tf.shape(x)) for part in of_images)
-        with batch_statistics():
-            inferred_z, log_q = reparameterize(self.approximate_posterior(x), noise_z[tf.newaxis])  # [1, B, D], [1, B]
+        inferred_z, log_q = reparameterize(self.approximate_posterior(x), noise_z[tf.newaxis])  # [1, B, D], [1, B]
         inferred_z = inferred_z[0]
-        p, p_generated = self.both_image_distributions(inferred_z, z)
+        p, p_generated = self.both_likelihood_distributions(inferred_z, z)
         shown = x + self.noise_stddev * noise_data
         inferred = Pairs(shown, inferred_z, p.log_prob(x), log_q[0], self.prior.log_prob(inferred_z))
         generated_x = p_generated.mean() + p_generated.stddev() * noise_x
-        with batch_statistics(update=False):
+        with averages_held():
             q = self.approximate_posterior(self.discriminators.shown_to_encoder(generated_x))
         generated = Pairs(generated_x, z, p_generated.log_prob(generated_x), q.log_prob(z), self.prior.log_prob(z))
-        with batch_statistics():
-            ratios = self.discriminators.log_ratios(inferred, generated)
+        ratios = self.discriminators.log_ratios(inferred, generated)
         contest = Contest(inferred.log_lik, generated.log_q, ratios.of_inferred, ratios.of_generated)
         kl = inferred.log_q - inferred.log_prior  # [B]
         return contest, Terms(inferred.log_lik[tf.newaxis], kl[tf.newaxis, :, tf.newaxis]), ratios.loss
@@ -406,7 +400,7 @@ class ASVAE(LatentVariableModel):
 
     @property
     def optimizers(self):
-        return [self.optimizer, *([self.discriminator_optimizer] if self.discriminator_optimizer else [])]
+        return [*super().optimizers, *([self.discriminator_optimizer] if self.discriminator_optimizer else [])]
 
     def compile(self, optimizer="adam", objective=None, **settings):
         """Configures training, as the base class does.
@@ -423,7 +417,7 @@ class ASVAE(LatentVariableModel):
             game = self.default_objective
             if not isinstance(self.objective, game):
                 raise ValueError(
-                    f"`objective` must be of {self._settings['discriminator']!r}: {game.__name__}, or a bound. "
+                    f"`objective` must be that of the model's discriminators, {game.__name__}, or a bound. "
                     f"Received: {self.objective}"
                 )
             if getattr(self.optimizer, "inner_optimizer", self.optimizer).use_ema:
@@ -435,39 +429,31 @@ class ASVAE(LatentVariableModel):
         """Takes one step of both players, from where both stand; or one on a bound."""
         if self.discriminator_optimizer is None:
             return super().train_step(data)
-        rivals = self.discriminators.trainable_variables
+        with after(data):
+            gradients, rivals_gradients, measured = in_mode(self, lambda: self.game_gradients(data), training=True)
+            rivals = self.discriminators.trainable_variables
+            self.optimizer.apply_gradients(zip(gradients, self.bound_variables, strict=True))
+            self.discriminator_optimizer.apply_gradients(zip(rivals_gradients, rivals, strict=True))
+            return self.update_metrics(measured)
+
+    def game_gradients(self, data):
+        """Returns the gradients of both players' losses by their variables, and what was measured."""
         with tf.GradientTape(persistent=True) as tape:
             loss, measured = self.training_loss(data)
             rivals_loss = tf.reduce_sum(measured["discriminator_loss"]) / global_batch_size(measured["loss"])
+            rivals_loss, _ = self.penalized(rivals_loss, measured)
+            loss, measured = self.penalized(loss, measured)
             loss = self.optimizer.scale_loss(loss)
             rivals_loss = self.discriminator_optimizer.scale_loss(rivals_loss)
-        moves = [
-            (self.optimizer, self.bound_variables, tape.gradient(loss, self.bound_variables)),
-            (self.discriminator_optimizer, rivals, tape.gradient(rivals_loss, rivals)),
-        ]
-        for optimizer, variables, gradients in moves:
-            optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return self._update_metrics(**measured)
+        rivals = self.discriminators.trainable_variables
+        return tape.gradient(loss, self.bound_variables), tape.gradient(rivals_loss, rivals), measured
 
     def training_loss(self, data):
         if self.discriminator_optimizer is None:
             return super().training_loss(data)
-        x = self.domain.values(self._images_of(data))
+        x = self.domain.values(self.examples_of(data))
         seed = noise_seed(self.seed, Stream.TRAIN, self.optimizer.iterations, replica_id())
         contest, terms, rivals_loss = self.game(x, self.game_noise(tf.shape(x)[0], seed=seed))
         objective = self.objective(contest, self.optimizer.iterations)  # [B]
         measured = {"loss": -objective, "terms": terms, "discriminator_loss": rivals_loss}
         return -tf.reduce_sum(objective) / global_batch_size(x), measured
-
-    @property
-    def metrics(self):
-        return [*super().metrics, self.discriminator_tracker]
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "latent_dim": self.latent_dim,
-            "filters": self.filters,
-            "noise_stddev": self.noise_stddev,
-            **self._settings,
-        }

@@ -116,9 +116,8 @@ class AVAE(LatentVariableModel):
         self.hidden_units = checks.positive_ints("hidden_units", hidden_units)
         self.activation = keras.activations.get(activation)
         self.batch_normalization = checks.boolean("batch_normalization", batch_normalization)
-        self.likelihood_name = likelihood
 
-        pixels, widths = math.prod(self.image_shape), self.hidden_units
+        pixels, widths = math.prod(self.example_shape), self.hidden_units
         settings = {"batch_normalization": batch_normalization, "dtype": self.dtype_policy}
 
         def factors(name, input_dims, dims, init_stddev=INIT_STDDEV):
@@ -143,7 +142,7 @@ class AVAE(LatentVariableModel):
         )
         self.priors = factors("p_z", [{"z": dim} for dim in latent_dims[1:]], latent_dims[:-1])
         self.decoder = JointMLP({"z": latent_dims[0]}, widths, activation, name="decoder", **settings)
-        self.likelihood = likelihoods.build(likelihood, widths[-1], self.image_shape)
+        self.likelihood = likelihoods.build(likelihood, widths[-1], self.example_shape)
 
     @property
     def prior(self):
@@ -201,7 +200,7 @@ class AVAE(LatentVariableModel):
         a = self.auxiliary_posteriors[0].distribution(x=x).mean()
         return self.posteriors[0].distribution(a=a, z=x).mean()
 
-    def image_distribution(self, z):
+    def likelihood_distribution(self, z):
         """z_1 [B, D_1] -> p(x | z_1): batch shape [B], event shape [H, W, C]."""
         return self.likelihood.distribution(self.decoder(self.decoder.project(z=z)))
 
@@ -210,30 +209,19 @@ class AVAE(LatentVariableModel):
         _, (*noise_below, z) = self._parts(noise[0])
         for p, draw in zip(reversed(self.priors), reversed(noise_below), strict=True):
             z = p.distribution(z=z).bijector.forward(draw)
-        return self.image_distribution(z)
+        return self.likelihood_distribution(z)
 
     def kl_per_dimension(self, x):
         """Returns None: the factors of q depend on each other's draws."""
         del x
 
     def _flat(self, x):
-        return tf.reshape(self.domain.inputs(x), [-1, math.prod(self.image_shape)])
+        return tf.reshape(self.domain.inputs(x), [-1, math.prod(self.example_shape)])
 
     def _parts(self, noise):
         """Splits noise [..., *noise_shape] into two lists, of the a_i and of the z_i."""
         parts = tf.split(noise, [*self.auxiliary_dims, *self.latent_dims], axis=-1)
         return parts[: len(self.auxiliary_dims)], parts[len(self.auxiliary_dims) :]
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "latent_dims": self.latent_dims,
-            "auxiliary_dims": self.auxiliary_dims,
-            "hidden_units": self.hidden_units,
-            "activation": keras.activations.serialize(self.activation),
-            "batch_normalization": self.batch_normalization,
-            "likelihood": self.likelihood_name,
-        }
 
 
 def from_layer(of_layers, layer):

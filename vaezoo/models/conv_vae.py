@@ -154,23 +154,13 @@ class ConvVAE(LatentVariableModel):
         super().__init__(image_shape, (checks.positive_int("latent_dim", latent_dim),), **kwargs)
         self.filters = checks.positive_ints("filters", filters)
         self.hidden_units = checks.positive_int("hidden_units", hidden_units)
-        self._posterior = {"posterior": posterior, "posterior_args": dict(posterior_args or {})}
 
         dtype = self.dtype_policy
-        self.encoder = Encoder(self.image_shape, self.filters, hidden_units, dtype=dtype, name="encoder")
+        self.encoder = Encoder(self.example_shape, self.filters, hidden_units, dtype=dtype, name="encoder")
         self.posterior = posteriors.build(posterior, hidden_units, latent_dim, posterior_args or {})
-        self.decoder = Decoder(self.image_shape, latent_dim, self.filters, hidden_units, dtype=dtype, name="decoder")
-        self._track_initialization()
+        self.decoder = Decoder(self.example_shape, latent_dim, self.filters, hidden_units, dtype=dtype, name="decoder")
+        self.track_initialization()
 
-    def image_distribution(self, z):
+    def likelihood_distribution(self, z):
         """Latents [B, D] -> p(x | z): batch shape [B], event shape [H, W, C]."""
         return tfd.Independent(BernoulliLogits(tf.cast(self.decoder(z), tf.float32), dtype=tf.float32), 3)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "latent_dim": self.latent_dim,
-            "filters": self.filters,
-            "hidden_units": self.hidden_units,
-            **self._posterior,
-        }

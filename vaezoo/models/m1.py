@@ -53,6 +53,6 @@ class M1(VAE):
 
     def features(self, x, batch_size=1000):
         """Returns the posterior means of images [N, H, W, C], a numpy array [N, D]."""
-        self.domain.check("x", x, self.image_shape)
+        self.domain.check("x", x, self.example_shape)
         parts = (x[first : first + batch_size] for first in range(0, len(x), batch_size))
         return np.concatenate([np.asarray(self.encode(part)) for part in parts])

@@ -78,7 +78,7 @@ class M1M2(SemiSupervisedModel):
             return JointMLP(sizes, self.hidden_units, activation, dtype=self.dtype_policy, name=name)
 
         self.m1 = M1(
-            self.image_shape,
+            self.example_shape,
             auxiliary_dim,
             m1_hidden_units,
             activation,
@@ -139,15 +139,3 @@ class M1M2(SemiSupervisedModel):
     def features(self, y, z, a):
         h = self.m1.decoder(tf.reshape(a, [-1, self.auxiliary_dim]))
         return tf.reshape(h, tf.concat([tf.shape(a)[:-1], [h.shape[-1]]], axis=0))
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "latent_dim": self.style_dim,
-            "auxiliary_dim": self.auxiliary_dim,
-            "num_classes": self.num_classes,
-            "hidden_units": self.hidden_units,
-            "m1_hidden_units": self.m1.hidden_units,
-            "activation": keras.activations.serialize(self.activation),
-            **{key: self.m1.get_config()[key] for key in ("likelihood", "principal_components")},
-        }

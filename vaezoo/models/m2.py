@@ -60,14 +60,9 @@ class M2(SemiSupervisedModel):
         super().__init__(image_shape, latent_dim, num_classes, **kwargs)
         self.hidden_units = checks.positive_ints("hidden_units", hidden_units)
         self.activation = keras.activations.get(activation)
-        self._settings = {
-            "likelihood": likelihood,
-            "principal_components": principal_components,
-            "init_stddev": init_stddev,
-        }
-        self.components = PrincipalComponents.of_images(self.image_shape, principal_components)
+        self.components = PrincipalComponents.of_images(self.example_shape, principal_components)
 
-        dims = {"x": principal_components or math.prod(self.image_shape), "y": num_classes, "z": latent_dim}
+        dims = {"x": principal_components or math.prod(self.example_shape), "y": num_classes, "z": latent_dim}
         last = self.hidden_units[-1]
 
         def net(inputs, name):
@@ -80,8 +75,8 @@ class M2(SemiSupervisedModel):
         self.encoder = net("xy", "encoder")
         self.posterior = DiagonalGaussian(last, latent_dim, init_stddev, name="posterior")
         self.decoder = net("yz", "decoder")
-        self.likelihood = likelihoods.build(likelihood, last, self.image_shape, self.components)
-        self._track_initialization()
+        self.likelihood = likelihoods.build(likelihood, last, self.example_shape, self.components)
+        self.track_initialization()
 
     def infer(self, x, noise_a):
         x = self.flat(x)
@@ -93,13 +88,3 @@ class M2(SemiSupervisedModel):
 
     def features(self, y, z, a):
         return self.decoder(self.decoder.project(y=y) + self.decoder.project(z=z))
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "latent_dim": self.style_dim,
-            "num_classes": self.num_classes,
-            "hidden_units": self.hidden_units,
-            "activation": keras.activations.serialize(self.activation),
-            **self._settings,
-        }

@@ -249,16 +249,6 @@ class ResNetVAE(LatentVariableModel):
         height, width, channels = checks.positive_ints("image_shape", image_shape)
         map_size = -(-height // 2), -(-width // 2)
         super().__init__(image_shape, (num_blocks, *map_size, latent_filters), **kwargs)
-        self._config = {
-            "num_blocks": num_blocks,
-            "filters": filters,
-            "latent_filters": latent_filters,
-            "inference": inference,
-            "flow_steps": flow_steps,
-            "flow_hidden_layers": flow_hidden_layers,
-            "flow_form": flow_form,
-            "edges": edges,
-        }
         self.num_blocks, self.edges = num_blocks, checks.boolean("edges", edges)
 
         dtype = self.dtype_policy
@@ -282,7 +272,7 @@ class ResNetVAE(LatentVariableModel):
         self.log_scale = self.add_weight(
             (channels,), keras.initializers.Constant(INITIAL_LOG_SCALE), dtype="float32", name="log_scale"
         )
-        self._track_initialization()
+        self.track_initialization()
         self.kl_of_layer_trackers = [ExampleMean(name=f"kl_layer_{index + 1:02d}") for index in range(num_blocks)]
 
     def terms(self, x, noise, *, analytic_kl=False):
@@ -295,7 +285,7 @@ class ResNetVAE(LatentVariableModel):
         """
         x, num_samples = to_unit_interval(x), tf.shape(noise)[0]
         h, _, kl = self._infer(x, noise)
-        p = self._image_distribution(h)
+        p = self._likelihood_distribution(h)
         log_lik = split_samples(p.log_prob(tile_samples(x, num_samples)), num_samples)  # [S, B]
         kl = tf.concat([tf.reduce_sum(part, axis=[1, 2]) for part in kl], axis=-1)  # [S*B, L*Z]
         return Terms(log_lik, split_samples(kl, num_samples))
@@ -329,7 +319,7 @@ class ResNetVAE(LatentVariableModel):
         h = self._top(tf.shape(z)[0])
         for block, z_of_layer in reversed(list(zip(self.blocks, tf.unstack(z, axis=1), strict=True))):
             h = block.decode(h, z_of_layer)
-        return self._image_distribution(h).mean()
+        return self._likelihood_distribution(h).mean()
 
     def generated(self, noise):
         """Returns p(x | z) at the z that noise, from `noise(1, B)`, gives in the prior: batch shape [B]."""
@@ -337,7 +327,7 @@ class ResNetVAE(LatentVariableModel):
         h = self._top(tf.shape(noise)[0])
         for block, draw in reversed(list(zip(self.blocks, tf.unstack(noise, axis=1), strict=True))):
             h, _ = block.generate(h, draw)
-        return self._image_distribution(h)
+        return self._likelihood_distribution(h)
 
     def kl_per_dimension(self, x):
         """Returns None: the layers' posteriors depend on each other's draws."""
@@ -347,14 +337,11 @@ class ResNetVAE(LatentVariableModel):
         """Returns the KL of each layer of latents, layer 1 first, [S, B, L], nats."""
         return tf.reduce_sum(tf.reshape(terms.kl, [*tf.unstack(tf.shape(terms.kl)[:2]), self.num_blocks, -1]), axis=-1)
 
-    @property
-    def metrics(self):
-        return [*super().metrics, *self.kl_of_layer_trackers]
-
-    def _update_metrics(self, loss, terms, **measured):
-        kl = tf.unstack(tf.reduce_mean(self.kl_per_layer(terms), axis=0), num=self.num_blocks, axis=1)  # L times [B]
-        layers = {tracker.name: value for tracker, value in zip(self.kl_of_layer_trackers, kl, strict=True)}
-        return super()._update_metrics(loss, terms, **measured, **layers)
+    def update_metrics(self, measured):
+        kl = self.kl_per_layer(measured["terms"])  # [S, B, L]
+        kl = tf.unstack(tf.reduce_mean(kl, axis=0), num=self.num_blocks, axis=1)  # L times [B]
+        names = [tracker.name for tracker in self.kl_of_layer_trackers]
+        return super().update_metrics({**measured, **dict(zip(names, kl, strict=True))})
 
     def _top(self, batch_size):
         """Returns h_L, the learned vector at each place of the map, [B, h, w, F]."""
@@ -362,12 +349,9 @@ class ResNetVAE(LatentVariableModel):
         top = tf.cast(self.top, self.compute_dtype)
         return tf.broadcast_to(top, tf.stack([batch_size, height, width, top.shape[0]]))
 
-    def _image_distribution(self, h):
+    def _likelihood_distribution(self, h):
         loc = tf.cast(self.head(tf.nn.elu(h)), tf.float32)  # [B, H, W, C]
         return tfd.Independent(DiscretizedLogistic(loc, tf.convert_to_tensor(self.log_scale), self.edges), 3)
-
-    def get_config(self):
-        return {**super().get_config(), **self._config}
 
 
 def centred(x):

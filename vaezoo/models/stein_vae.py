@@ -155,15 +155,14 @@ class SteinVAE(LatentVariableModel):
                 f"Received: {self.hidden_units}"
             )
         self.activation = keras.activations.get(activation)
-        self._likelihood = likelihood
 
         widths, dtype = self.hidden_units, self.dtype_policy
-        sizes = math.prod(self.image_shape), latent_dim
+        sizes = math.prod(self.example_shape), latent_dim
         self.encoder = ImplicitEncoder(*sizes, widths, activation, dtype=dtype, name="encoder")
         self.decoders, self.likelihoods = [], []
         for _ in range(checks.positive_int("weight_particles", weight_particles)):
             self.decoders.append(mlp((latent_dim,), widths[::-1], activation, dtype=dtype, name="decoder"))
-            self.likelihoods.append(likelihoods.build(likelihood, widths[0], self.image_shape))
+            self.likelihoods.append(likelihoods.build(likelihood, widths[0], self.example_shape))
 
     @property
     def domain(self):
@@ -172,21 +171,21 @@ class SteinVAE(LatentVariableModel):
 
     def approximate_posterior(self, x):
         """Images in [0, 1], [B, H, W, C] -> q(z | x): batch shape [B], event shape [D]."""
-        x = tf.reshape(self.domain.inputs(x), [-1, math.prod(self.image_shape)])
+        x = tf.reshape(self.domain.inputs(x), [-1, math.prod(self.example_shape)])
         noise = tfd.MultivariateNormalDiag(tf.zeros([tf.shape(x)[0], self.latent_dim]))
         # Images are projected once, whatever the number of draws.
         return tfd.TransformedDistribution(noise, ImplicitMap(self.encoder, self.encoder.project(x=x)))
 
-    def image_distributions(self, z):
+    def likelihood_distributions(self, z):
         """Latents [B, D] -> list of the P distributions p(x | z, theta): batch shape [B], event shape [H, W, C]."""
         return [
             likelihood.distribution(decoder(z))
             for decoder, likelihood in zip(self.decoders, self.likelihoods, strict=True)
         ]
 
-    def image_distribution(self, z):
+    def likelihood_distribution(self, z):
         """Latents [B, D] -> p(x | z), the mean over theta: batch shape [B], event shape [H, W, C]."""
-        distributions = self.image_distributions(z)
+        distributions = self.likelihood_distributions(z)
         if len(distributions) == 1:
             return distributions[0]
         return tfd.Mixture(tfd.Categorical(tf.zeros([tf.shape(z)[0], len(distributions)])), distributions)
@@ -195,7 +194,7 @@ class SteinVAE(LatentVariableModel):
         """Images [B, H, W, C] and z [S, B, D] -> log p(x | z, theta), the mean over theta, and log p(x, z), [S, B]."""
         num_samples = z.shape[0]
         images = tile_samples(x, num_samples)
-        log_liks = [p.log_prob(images) for p in self.image_distributions(merge_samples(z))]
+        log_liks = [p.log_prob(images) for p in self.likelihood_distributions(merge_samples(z))]
         log_lik = split_samples(tf.add_n(log_liks) / len(log_liks), num_samples)  # [S, B]
         return log_lik, log_lik + self.prior.log_prob(z)
 
@@ -208,16 +207,20 @@ class SteinVAE(LatentVariableModel):
         fields, measured = self.stein_step(data)
         if len(self.decoders) > 1:
             fields = self._fields_of_weight_particles(fields)
+        with tf.GradientTape() as tape:
+            penalty, measured = self.penalized(tf.zeros([]), measured)
+        pulls = tape.gradient(penalty, self.bound_variables)
         scale = self.optimizer.scale_loss(tf.ones([]))
-        return [-scale * field for field in fields], measured
+        moves = zip(pulls, fields, strict=True)
+        return [scale * (-field if pull is None else pull - field) for pull, field in moves], measured
 
     def stein_step(self, data):
-        """Returns this replica's share of the variables' fields, and what `_update_metrics` is to be given.
+        """Returns this replica's share of the variables' fields, and what was measured.
 
         For the decoders they are the gradients of the mean over theta of log p(x | z, theta).
         """
-        x = self.domain.values(self._images_of(data))
-        moves = self.moves(self._training_noise(x), x, lambda z: self.joint(x, z))
+        x = self.domain.values(self.examples_of(data))
+        moves = self.moves(self.training_noise(x), x, lambda z: self.joint(x, z))
         return moves.fields, {"loss": -tf.reduce_mean(moves.log_density, axis=0), "terms": moves.terms}
 
     def moves(self, noise, x, densities):
@@ -280,16 +283,6 @@ class SteinVAE(LatentVariableModel):
             by_id |= {id(v): tf.reshape(part, v.shape) for v, part in zip(group, parts, strict=True)}
         return [by_id[id(v)] for v in self.trainable_variables]
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "latent_dim": self.latent_dim,
-            "hidden_units": self.hidden_units,
-            "activation": keras.activations.serialize(self.activation),
-            "likelihood": self._likelihood,
-            "weight_particles": len(self.decoders),
-        }
-
 
 @keras.saving.register_keras_serializable(package="vaezoo")
 class SemiSupervisedSteinVAE(LabelledModel, SteinVAE):
@@ -347,17 +340,17 @@ class SemiSupervisedSteinVAE(LabelledModel, SteinVAE):
         if labelled is None:
             return fields, measured
         x_labelled, y = (
-            self.domain.values(self._images_of(labelled[0])),
+            self.domain.values(self.examples_of(labelled[0])),
             tf.reshape(tf.cast(labelled[1], tf.int32), [-1]),
         )
         share = global_batch_size(x_labelled) / (global_batch_size(x_labelled) + global_batch_size(x))  # rho
-        zeta = math.prod(self.image_shape) / (self.num_classes * share)
+        zeta = math.prod(self.example_shape) / (self.num_classes * share)
 
         def densities(z):
             log_lik, log_joint = self.joint(x_labelled, z)
             return log_lik, log_joint + zeta * self.log_prob_of_labels(y, z)
 
-        moves = self.moves(self._training_noise(x_labelled, 1), x_labelled, densities)
+        moves = self.moves(self.training_noise(x_labelled, 1), x_labelled, densities)
         fields = [share * one + (1.0 - share) * other for one, other in zip(moves.fields, fields, strict=True)]
         cross_entropy = -tf.reduce_mean(self.log_prob_of_labels(y, moves.particles), axis=0)
         return fields, {**measured, "cross_entropy": cross_entropy}
@@ -365,9 +358,6 @@ class SemiSupervisedSteinVAE(LabelledModel, SteinVAE):
     def log_prob_of_labels(self, y, z):
         """Classes y [B] and z [S, B, D] -> log p(y | z), [S, B]."""
         return tfd.Categorical(self.logits(z)).log_prob(y)
-
-    def get_config(self):
-        return {**super().get_config(), "num_classes": self.num_classes}
 
 
 class Moves(NamedTuple):

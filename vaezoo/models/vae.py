@@ -60,26 +60,11 @@ class VAE(LatentVariableModel):
         self.hidden_units = checks.positive_ints("hidden_units", hidden_units)
         self.activation = keras.activations.get(activation)
         self.posterior_args = dict(posterior_args or {})
-        self._settings = {
-            "posterior": posterior,
-            "likelihood": likelihood,
-            "principal_components": principal_components,
-        }
 
         widths, dtype = self.hidden_units, self.dtype_policy
-        components = PrincipalComponents.of_images(self.image_shape, principal_components)
-        self.encoder = mlp(self.image_shape, widths, activation, first=components, dtype=dtype, name="encoder")
+        components = PrincipalComponents.of_images(self.example_shape, principal_components)
+        self.encoder = mlp(self.example_shape, widths, activation, first=components, dtype=dtype, name="encoder")
         self.posterior = posteriors.build(posterior, widths[-1], self.latent_dim, self.posterior_args)
         self.decoder = mlp((self.latent_dim,), widths[::-1], activation, dtype=dtype, name="decoder")
-        self.likelihood = likelihoods.build(likelihood, widths[0], self.image_shape, components)
-        self._track_initialization()
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "latent_dim": self.latent_dim,
-            "hidden_units": self.hidden_units,
-            "activation": keras.activations.serialize(self.activation),
-            "posterior_args": self.posterior_args,
-            **self._settings,
-        }
+        self.likelihood = likelihoods.build(likelihood, widths[0], self.example_shape, components)
+        self.track_initialization()

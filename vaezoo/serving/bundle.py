@@ -102,7 +102,7 @@ def export(model, directory, name, card=None):
         batch_sizes = _allowed_batch_sizes(directory / "batching.config")
         with files.atomic(version) as aside:
             functions = exporting.save(model, aside, name, card)
-            _write_warmup(aside / WARMUP, functions, name, batch_sizes, model.image_shape)
+            _write_warmup(aside / WARMUP, functions, name, batch_sizes, model.example_shape)
         _write_once(directory / "monitoring.config", MONITORING)
         _write_compose(directory / "compose.yaml")
         _set_labels(directory, config, name, {CANARY: int(version.name)})

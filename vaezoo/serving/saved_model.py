@@ -45,7 +45,7 @@ def save(model, path, name, card=None):
     for signature in model.export_signatures():
         if signature.saved_model:
             signature = signature._replace(function=traced(signature.function, signature.inputs))  # once for all forms
-            for form in (signature, *_forms_for_bytes(signature, model.image_shape)):
+            for form in (signature, *_forms_for_bytes(signature, model.example_shape)):
                 functions[form.name] = traced(_checked(form, model.domain), form.inputs)
     with tempfile.TemporaryDirectory() as folder:
         asset = pathlib.Path(folder) / "model_card.json"
@@ -156,7 +156,7 @@ def _card(model, name, functions, card):
         "system": type(model).__name__,
         "vaezoo": vaezoo.__version__,
         "tensorflow": importlib.metadata.version("tensorflow"),
-        "image_shape": list(model.image_shape),
+        "image_shape": list(model.example_shape),
         "image_range": model.domain.ranges,
         "latent_shape": list(model.latent_shape),
         "signatures": {

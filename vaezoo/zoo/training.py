@@ -91,7 +91,7 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
         state.set_model(model)
         with workers.all_or_none(strategy):
             data.check_domain(model.domain, transform)
-            model.domain.check(f"training {model.domain.name}", splits.train.images[:1], model.image_shape)
+            model.domain.check(f"training {model.domain.name}", splits.train.images[:1], model.example_shape)
             start = loading.load(recipe.start_from) if recipe.start_from else None  # before the folder is touched
             if chief:
                 run_folder.claim(directory, settings, splits.words)
