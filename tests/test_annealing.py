@@ -7,8 +7,17 @@ import tensorflow_probability as tfp
 from test_linear_gaussian import LOG_P, LinearGaussian, X
 
 from vaezoo import evaluation
-from vaezoo.annealing import annealed_estimate
-from vaezoo.base import SAMPLE_STREAM, noise_seed
+from vaezoo.annealing import PILOT_CHAINS, annealed_estimate
+from vaezoo.base import (
+    CHAIN_STREAM,
+    IMPORTANCE_STREAM,
+    INITIALIZATION_STREAM,
+    PILOT_STREAM,
+    SAMPLE_STREAM,
+    TEST_STREAM,
+    TRAIN_STREAM,
+    noise_seed,
+)
 from vaezoo.numerics import log_mean_exp
 from vaezoo.semi_supervised import SemiSupervisedModel
 
@@ -69,6 +78,26 @@ def test_batches_are_told_apart_and_seeds_count(model):
     one, again, other = (of(seed=seed).log_likelihood for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert len({*one, *other, *of(batch_size=2).log_likelihood}) > 8
+
+
+def test_pilots_and_chains_start_from_noise_of_their_own():
+    """Step sizes that were found on a chain's own noise would bias its weight: no draw of any call is seen twice."""
+    drawn = []
+
+    class Recorded(LinearGaussian):
+        def noise(self, num_samples, batch_size, *, seed):
+            noise = super().noise(num_samples, batch_size, seed=seed)
+            recorded = tf.numpy_function(lambda value: drawn.append(value) or value, [noise], tf.float32)
+            return tf.ensure_shape(recorded, [None, None, *self.noise_shape])
+
+    annealed_estimate(Recorded(), X[:4], num_chains=PILOT_CHAINS, num_temperatures=2, batch_size=2)
+    assert [draw.shape[:2] for draw in drawn] == [(PILOT_CHAINS, 2)] * 4  # two batches, pilots and chains of each
+    assert len(np.unique(np.concatenate(drawn), axis=None)) == sum(draw.size for draw in drawn)
+
+
+def test_streams_of_noise_are_told_apart():
+    streams = [TRAIN_STREAM, TEST_STREAM, SAMPLE_STREAM, IMPORTANCE_STREAM, INITIALIZATION_STREAM]
+    assert len({*streams, CHAIN_STREAM, PILOT_STREAM}) == 7
 
 
 def test_figures_say_how_they_were_measured(model):

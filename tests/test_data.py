@@ -108,6 +108,13 @@ def test_the_first_images_are_drawn_alike_whatever_their_number(number):
     np.testing.assert_array_equal(data.transform_once(images[:number], "dynamic_binarization"), all_of_them[:number])
 
 
+@pytest.mark.parametrize("transform", ["dynamic_binarization", "uniform_dequantization"])
+def test_no_two_images_of_a_test_set_share_their_noise(transform):
+    """Equal images, 64 pixels of grey 128, come out different, also thousands apart: 2^-64 is the chance of a pair."""
+    values = data.transform_once(np.full((3001, 8, 8, 1), 128, "uint8"), transform)
+    assert len({row.tobytes() for row in values}) == 3001
+
+
 def test_batches_have_static_shapes_so_that_steps_are_compiled_once():
     dataset, steps = data.training_batches(IMAGES, "unit_interval", batch_size=10, seed=0)
     assert steps == 5
