@@ -109,6 +109,13 @@ def test_the_first_images_are_drawn_alike_whatever_their_number(number):
     np.testing.assert_array_equal(data.transform_once(images[:number], "dynamic_binarization"), all_of_them[:number])
 
 
+@pytest.mark.parametrize("transform", ["dynamic_binarization", "uniform_dequantization"])
+def test_no_two_images_of_a_test_set_share_their_noise(transform):
+    """Equal images, 64 pixels of grey 128, come out different, also thousands apart: 2^-64 is the chance of a pair."""
+    values = data.transform_once(np.full((3001, 8, 8, 1), 128, "uint8"), transform)
+    assert len({row.tobytes() for row in values}) == 3001
+
+
 def test_batches_have_static_shapes_so_that_steps_are_compiled_once():
     dataset, steps = data.training_batches(IMAGES, "unit_interval", batch_size=10, seed=0)
     assert steps == 5
@@ -160,7 +167,7 @@ def test_sets_too_large_to_be_at_hand_are_read_as_their_papers_do(name, shape, c
 
     with tfds.testing.mock_data(num_examples=20):
         for part in data.TFDS_SPLITS[name]:
-            images, labels = data._read(tfds.builder(name), part)
+            images, labels = sources._read(tfds.builder(name), part)
             assert images.shape == (20, *shape)
             assert images.dtype == np.uint8
             assert labels.min() >= 0
@@ -170,7 +177,7 @@ def test_sets_too_large_to_be_at_hand_are_read_as_their_papers_do(name, shape, c
 def test_a_norb_pair_is_both_images_averaged_over_3x3_and_rounded():
     rng = np.random.default_rng(0)
     example = {key: rng.integers(256, size=(96, 96, 1), dtype=np.uint8) for key in ("image", "image2")}
-    pair, category = data.norb_pair({**example, "label_category": 3})
+    pair, category = sources.norb_pair({**example, "label_category": 3})
     assert category == 3
     for channel, key in enumerate(("image", "image2")):
         means = example[key].reshape(32, 3, 32, 3).mean(axis=(1, 3))

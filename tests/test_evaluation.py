@@ -4,12 +4,15 @@ import subprocess
 import sys
 import textwrap
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import logsumexp
 
-from vaezoo import evaluation
-from vaezoo.models import SteinVAE
+from vaezoo import evaluation, zoo
+from vaezoo.inference.annealing import annealed_estimate
+from vaezoo.models import VAE, SteinVAE
 from vaezoo.objectives import Terms
 
 
@@ -32,7 +35,21 @@ def test_dequantised_bits_per_dim_are_those_of_256_levels(make_tiny, images):
     density = evaluation.evaluate(model, images, num_samples=2)
     levels = evaluation.evaluate(model, images, num_samples=2, transform="uniform_dequantization")
     assert levels.bits_per_dim == pytest.approx(density.bits_per_dim + 8.0, abs=1e-5)
+    assert levels.elbo_bits_per_dim == pytest.approx(density.elbo_bits_per_dim + 8.0, abs=1e-5)
     assert levels.log_likelihood == density.log_likelihood
+
+
+@pytest.mark.parametrize(("transform", "bits"), [("uniform_dequantization", 8.0), ("unit_interval", 0.0)])
+def test_the_uniform_density_of_dequantised_pixels_is_8_bits_per_dim(make_tiny, images, transform, bits):
+    """p(x) = 1 on [0, 1]^D gives each of the 256 levels the mass 1/256; read as a density it is 0 nats, 0 bits."""
+    model = make_tiny("vae")
+    model.terms = lambda x, noise: Terms(tf.zeros(noise.shape[:2]), tf.zeros([*noise.shape[:2], 1]))
+    model.log_prob_given_noise = lambda x, noise: 0.0 * tf.reduce_sum(noise, axis=-1)
+    figures = evaluation.evaluate(model, images[:4], num_samples=2, transform=transform)
+    annealed = evaluation.evaluate_annealed(model, images[:4], num_temperatures=2, transform=transform)
+    np.testing.assert_allclose([figures.elbo, figures.log_likelihood, annealed.log_likelihood], 0.0, atol=1e-6)
+    found = figures.bits_per_dim, figures.elbo_bits_per_dim, annealed.bits_per_dim
+    np.testing.assert_allclose(found, bits, atol=1e-6)
 
 
 def test_kl_per_dimension_sums_to_the_closed_form_of_a_diagonal_posterior(images):
@@ -66,6 +83,82 @@ def test_a_unit_that_ignores_the_data_is_not_active(images):
     kernel[:, 1] = 0.0  # the mean of the second unit becomes constant
     model.posterior.params.kernel.assign(kernel)
     assert evaluation.evaluate(model, images, num_samples=1).active_units == 2
+
+
+def test_a_unit_is_active_if_the_variance_of_its_code_over_all_images_exceeds_a_hundredth():
+    """Burda et al. (2016): A_u = Var_x(E_q(z | x)[z_u]) > 0.01, whatever the mean is and however images are batched."""
+    variances = np.array([0.0099, 0.0101, 0.0099, 0.0101, 0.0])
+    means = np.array([0.0, 0.0, 3.0, -3.0, 3.0])
+    model = VAE((1, 1, 5), latent_dim=5, hidden_units=(5,), activation="linear")
+    model.encoder.layers[-1].set_weights([np.eye(5), np.zeros(5)])
+    spread = np.diag(2.0 * np.sqrt(variances))  # a code is mean + spread * (x - 1/2), x in {0, 1}
+    bias = np.append(means - spread.sum(axis=0) / 2, np.zeros(5))
+    model.posterior.params.set_weights([np.hstack([spread, np.zeros((5, 5))]), bias])
+    images = np.repeat([0.0, 1.0], 4)[:, None, None, None] * np.ones((8, 1, 1, 5), "float32")  # sorted: batches differ
+    np.testing.assert_allclose(np.var(model.encode(images), axis=0), variances, atol=1e-6)
+    for batch_size in (8, 4, 3):
+        figures = evaluation.evaluate(model, images, num_samples=1, batch_size=batch_size)
+        assert figures.active_units == 2
+
+
+# log p(x) by a grid over two latents.
+
+
+def log_p_by_quadrature(model, x, half_width=5.0, cells=160):
+    """log p(x) of binary images from p(x | z) and p(z) alone, on a grid over [-half_width, half_width]^2."""
+    axis, step = np.linspace(-half_width, half_width, cells + 1, retstep=True)
+    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    flat, log_joint = x.reshape(len(x), -1).astype("float64"), []
+    for z in np.array_split(grid, 10):
+        logits = np.asarray(model.likelihood.logits(model.decoder(z.astype("float32"))), "float64")
+        log_lik = flat @ logits.T - np.logaddexp(0.0, logits).sum(axis=-1)  # sum_i log Bernoulli(x_i; sigmoid(a_i))
+        log_joint.append(log_lik - 0.5 * (z**2).sum(axis=-1) - np.log(2.0 * np.pi))
+    return logsumexp(np.concatenate(log_joint, axis=-1), axis=-1) + 2.0 * np.log(step)
+
+
+@pytest.fixture(scope="module")
+def two_latents():
+    """A VAE with two latents and random weights, binary images, and their exact log p(x); q is wider than the prior."""
+    keras.utils.set_random_seed(0)
+    model = VAE((2, 3, 1), latent_dim=2, hidden_units=(5,))
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        weight.assign(rng.normal(0.0, 1.0, weight.shape))
+    model.posterior.params.set_weights([0.1 * rng.normal(size=(5, 4)), np.array([0.2, -0.3, 0.4, 0.3])])
+    x = rng.integers(0, 2, (10, 2, 3, 1)).astype("float32")
+    return model, x, log_p_by_quadrature(model, x)
+
+
+def test_quadrature_sums_to_one_over_all_images(two_latents):
+    """The oracle's own check: p is a distribution over the 64 binary images."""
+    model, _, _ = two_latents
+    every = (np.arange(64)[:, np.newaxis] >> np.arange(6) & 1).astype("float32").reshape(-1, 2, 3, 1)
+    assert np.exp(log_p_by_quadrature(model, every)).sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_importance_and_annealed_estimates_equal_quadrature_within_their_errors(two_latents):
+    """Both, of 4 standard errors of the logarithm, sqrt(1/ESS - 1/k); the ELBO is below log p(x) for each image."""
+    model, x, exact = two_latents
+    sampled = model.importance_estimate(x, num_samples=20_000, chunk=20_000)
+    annealed = annealed_estimate(model.log_prob_given_noise, model.noise, x, num_chains=4000, num_temperatures=4)
+    for estimate, k in ((sampled, 20_000), (annealed, 4000)):
+        error = np.sqrt(1.0 / np.asarray(estimate.effective_sample_size) - 1.0 / k)
+        assert error.max() < 0.02
+        assert np.all(np.abs(estimate.log_likelihood - exact) < 4.0 * error)
+    assert np.all(sampled.log_lik - tf.reduce_sum(sampled.kl, axis=-1) < exact)
+
+
+def test_the_importance_estimate_of_shipped_weights_equals_quadrature():
+    """Of the decoder of `vae_mnist_2d` and images drawn from it; with its q widened, so that no weight is large."""
+    model, rng = zoo.load("vae_mnist_2d"), np.random.default_rng(0)
+    means = np.asarray(model.decode(rng.normal(size=(6, 2)).astype("float32")))
+    x = (rng.random(means.shape) < means).astype("float32")
+    exact = log_p_by_quadrature(model, x)
+    model.posterior.params.bias.assign_add([0.0, 0.0, 1.2, 1.2])
+    estimate = model.importance_estimate(x, num_samples=5000, chunk=500)
+    error = np.sqrt(1.0 / estimate.effective_sample_size - 1.0 / 5000)
+    assert error.max() < 0.1
+    assert np.all(np.abs(estimate.log_likelihood - exact) < 4.0 * error)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])

@@ -157,7 +157,7 @@ def test_annealing_agrees_with_importance_sampling(test_images):
     estimate is the higher one by 0.23 nats (0.09) on 200 images: 5000 samples are a little short of log p(x).
     """
     model, images = vaezoo.load("vae_mnist"), test_images[:100]
-    annealed = annealed_estimate(model, images).log_likelihood
+    annealed = annealed_estimate(model.log_prob_given_noise, model.noise, images).log_likelihood
     importance = np.concatenate([model.log_likelihood(part, num_samples=5000).numpy() for part in np.split(images, 2)])
     difference = annealed - importance
     standard_error = difference.std() / np.sqrt(len(difference))
