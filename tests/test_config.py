@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import one_per_shape
 
 from vaezoo import config, zoo
 from vaezoo.models.resnet_vae import ResNetVAE
@@ -24,7 +25,7 @@ TRAINING_IMAGES = {
 }
 
 
-@pytest.mark.parametrize("name", config.names())
+@pytest.mark.parametrize("name", one_per_shape(lambda name: config.read(name).model.name, config.names()))
 def test_every_entry_builds_and_has_the_parameters_it_states(name):
     model = zoo.load(name, weights=None)
     settings = zoo.info(name)

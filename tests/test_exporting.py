@@ -23,14 +23,15 @@ from vaezoo import exporting, files
 from vaezoo.models import MODELS
 from vaezoo.semi_supervised import LabelledModel, SemiSupervisedModel
 
-TINY = {system: {**args, "image_shape": (6, 5, 3)} for system, args in conftest.TINY.items()}  # as PNG files can be
+# Of as many channels as PNG files can have.
+ARGS = {system: {**case.args, "image_shape": (6, 5, 3)} for system, case in conftest.CASES.items()}
 # What is exported: name -> system, constructor arguments, and whether it is trained a step with XLA before.
-CASES = {
-    **{system: (system, args, False) for system, args in TINY.items()},
+EXPORTED = {
+    **{system: (system, args, False) for system, args in ARGS.items()},
     "vae, the other posterior and likelihood": (
         "vae",
         {
-            **TINY["vae"],
+            **ARGS["vae"],
             "posterior": "diagonal_gaussian",
             "posterior_args": None,
             "likelihood": "bernoulli",
@@ -38,22 +39,30 @@ CASES = {
         },
         True,
     ),
-    "conv_vae, planar flow": ("conv_vae", {**TINY["conv_vae"], "posterior": "planar", "posterior_args": None}, False),
+    "conv_vae, planar flow": ("conv_vae", {**ARGS["conv_vae"], "posterior": "planar", "posterior_args": None}, False),
     "resnet_vae, bidirectional": (
         "resnet_vae",
-        {**TINY["resnet_vae"], "inference": "bidirectional", "flow_form": "location_scale", "edges": True},
+        {**ARGS["resnet_vae"], "inference": "bidirectional", "flow_form": "location_scale", "edges": True},
         False,
     ),
     "vae, half precision, two channels": (
         "vae",
-        {**TINY["vae"], "image_shape": (6, 5, 2), "dtype": "mixed_bfloat16"},
+        {**ARGS["vae"], "image_shape": (6, 5, 2), "dtype": "mixed_bfloat16"},
         False,
     ),
 }
+# Parameters: of the systems and of the other cases, what `make test` does not leave out.
+BY_SIGNATURES = conftest.one_per_shape(conftest.which_signatures_it_has)
+OTHERS = [
+    "vae, the other posterior and likelihood",
+    "vae, half precision, two channels",
+    pytest.param("conv_vae, planar flow", marks=pytest.mark.rest),
+    pytest.param("resnet_vae, bidirectional", marks=pytest.mark.rest),
+]
 BATCH_SIZES = (1, 9)
 MAX_DIFFERENCE = 1e-5
 
-# Runs each call of calls.json, in a process in which vaezoo cannot be imported.
+# Runs the calls of a file per line of its input, in a process in which vaezoo cannot be imported.
 CHILD = """
 import json, sys
 sys.modules["vaezoo"] = None
@@ -66,13 +75,14 @@ else:
 import numpy as np
 import tensorflow as tf
 
-exports = {}
-for folder, signature, inputs, outputs in json.load(open("calls.json")):
-    if folder not in exports:
-        exports[folder] = tf.saved_model.load(folder).signatures
-    arrays = {name: np.load(path, allow_pickle=True) for name, path in inputs.items()}
-    result = exports[folder][signature](**{name: tf.constant(array) for name, array in arrays.items()})
-    np.savez(outputs, **{name: value.numpy() for name, value in result.items()})
+for line in sys.stdin:
+    export, calls = json.load(open(line.strip()))
+    signatures = tf.saved_model.load(export).signatures
+    for signature, inputs, outputs in calls:
+        arrays = {name: np.load(path, allow_pickle=True) for name, path in inputs.items()}
+        result = signatures[signature](**{name: tf.constant(array) for name, array in arrays.items()})
+        np.savez(outputs, **{name: value.numpy() for name, value in result.items()})
+    print("done", flush=True)
 """
 
 
@@ -152,7 +162,7 @@ def lite_calls_of(model):
 
 def make_model(case):
     """Returns a model whose every weight is off its initial value, and the one that computes the same in float32."""
-    system, args, train_with_xla = CASES[case]
+    system, args, train_with_xla = EXPORTED[case]
     keras.utils.set_random_seed(0)
     model = MODELS[system](**args)
     rng = np.random.default_rng(0)
@@ -168,37 +178,51 @@ def make_model(case):
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory):
-    """Every case, exported once."""
-    folder, exports = tmp_path_factory.mktemp("exports"), {}
-    for index, case in enumerate(CASES):
+def export_of(tmp_path_factory):
+    """Returns a function that exports a case, once."""
+    folder = tmp_path_factory.mktemp("exports")
+
+    @functools.cache
+    def export_of(case):
         model, oracle = make_model(case)
-        paths = exporting.export(model, folder, f"case-{index}", {"case": case})
-        exports[case] = Export(model, *paths, calls_of(oracle), list(lite_calls_of(oracle)))
-    return exports
+        paths = exporting.export(model, folder, f"case-{list(EXPORTED).index(case)}", {"case": case})
+        return Export(model, *paths, calls_of(oracle), list(lite_calls_of(oracle)))
+
+    return export_of
 
 
-@pytest.fixture(params=CASES)
-def exported(request, exports):
-    return exports[request.param]
+@pytest.fixture(scope="module", params=[*BY_SIGNATURES, *OTHERS])
+def case(request):
+    """The name of each case in turn; the tests of one follow each other."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def outputs_without_vaezoo(exports, tmp_path_factory):
-    """A dict from (version's folder, index of the call) to the outputs, from one process for all of them."""
-    folder = tmp_path_factory.mktemp("without_vaezoo")
-    calls, paths = [], {}
-    for export in exports.values():
+def exported(case, export_of):
+    return export_of(case)
+
+
+@pytest.fixture(scope="module")
+def without_vaezoo(tmp_path_factory):
+    """Returns a function that lets another process run the calls of an export, and returns their outputs."""
+    process = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(export):
+        folder, calls = tmp_path_factory.mktemp("without_vaezoo"), []
         for index, call in enumerate(export.calls):
-            stem = f"{export.version.parent.name}-{index}"
-            paths[export.version, index] = folder / f"{stem}.out.npz"
-            inputs = {name: str(folder / f"{stem}.{name}.npy") for name in call.inputs}
+            inputs = {name: str(folder / f"{index}.{name}.npy") for name in call.inputs}
             for name, path in inputs.items():
                 np.save(path, call.inputs[name])
-            calls.append([str(export.version), call.signature, inputs, str(paths[export.version, index])])
-    (folder / "calls.json").write_text(json.dumps(calls))
-    subprocess.run([sys.executable, "-c", CHILD], cwd=folder, check=True, timeout=400)
-    return {key: dict(np.load(path, allow_pickle=True)) for key, path in paths.items()}
+            calls.append([call.signature, inputs, str(folder / f"{index}.out.npz")])
+        (folder / "calls.json").write_text(json.dumps([str(export.version), calls]))
+        process.stdin.write(f"{folder / 'calls.json'}\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "done\n"
+        return [dict(np.load(outputs, allow_pickle=True)) for _, _, outputs in calls]
+
+    yield run
+    process.stdin.close()
+    assert process.wait() == 0
 
 
 @pytest.fixture(scope="module")
@@ -254,15 +278,15 @@ def hashes(folder):
 
 
 def test_every_system_is_exported():
-    assert {system for system, _, _ in CASES.values()} == set(MODELS)
+    assert {system for system, _, _ in EXPORTED.values()} == set(MODELS)
 
 
 # SavedModel.
 
 
-def test_saved_model_without_vaezoo_equals_keras(exported, outputs_without_vaezoo):
-    for index, call in enumerate(exported.calls):
-        assert_same_outputs(outputs_without_vaezoo[exported.version, index], call.expected)
+def test_saved_model_without_vaezoo_equals_keras(exported, without_vaezoo):
+    for call, outputs in zip(exported.calls, without_vaezoo(exported), strict=True):
+        assert_same_outputs(outputs, call.expected)
 
 
 def test_saved_model_has_every_form_of_the_signatures_and_the_first_is_the_default(exported, signatures_of):
@@ -293,7 +317,7 @@ def test_model_card_says_what_goes_in_and_what_comes_out(exported, signatures_of
     assert card["tensorflow"] == tf.__version__
     assert card["image_shape"] == list(exported.model.image_shape)
     assert card["image_range"] == {"float32": [0, 1], "uint8": [0, 255]}
-    assert card["card"]["case"] in CASES
+    assert card["card"]["case"] in EXPORTED
     signatures = signatures_of(exported.version)
     assert set(card["signatures"]) == set(signatures) - {"serving_default"}
     for name, described in card["signatures"].items():
@@ -305,10 +329,10 @@ def test_model_card_says_what_goes_in_and_what_comes_out(exported, signatures_of
             }
 
 
-def test_half_precision_is_exported_in_float32_near_what_the_model_computes(exports):
-    export = exports["vae, half precision, two channels"]
-    call = export.calls[0]
-    half = export.model.encode(call.inputs["images"])
+@pytest.mark.parametrize("case", ["vae, half precision, two channels"], indirect=True)
+def test_half_precision_is_exported_in_float32_near_what_the_model_computes(exported):
+    call = exported.calls[0]
+    half = exported.model.encode(call.inputs["images"])
     np.testing.assert_allclose(half, call.expected["z"], atol=0.05)  # bfloat16 has 8 bits
     assert abs(half - call.expected["z"]).numpy().max() > MAX_DIFFERENCE
 
@@ -340,11 +364,11 @@ def test_other_seeds_give_other_samples(exported, signatures_of):
 # The C program.
 
 
-@pytest.mark.parametrize("system", TINY)
-def test_c_consumer_equals_keras(exports, system, consumer, tmp_path):
-    for call in exports[system].calls:
+@pytest.mark.parametrize("case", BY_SIGNATURES, indirect=True)
+def test_c_consumer_equals_keras(exported, consumer, tmp_path):
+    for call in exported.calls:
         if len(next(iter(call.inputs.values()))) == BATCH_SIZES[-1]:
-            assert_same_outputs(run_consumer(consumer, exports[system].version, call, tmp_path), call.expected)
+            assert_same_outputs(run_consumer(consumer, exported.version, call, tmp_path), call.expected)
 
 
 # LiteRT.
@@ -412,16 +436,16 @@ def test_lite_uses_builtin_ops_only(exported, precision):
         assert code.CustomCode() is None
 
 
-def test_lite_runs_where_tensorflow_is_not(exports, tmp_path):
-    export = exports["vae"]
-    call = export.lite_calls[-1]
+@pytest.mark.parametrize("case", ["vae"], indirect=True)
+def test_lite_runs_where_tensorflow_is_not(exported, tmp_path):
+    call = exported.lite_calls[-1]
     np.savez(tmp_path / "inputs.npz", **call.inputs)
     script = f"""
 import sys
 sys.modules["tensorflow"] = None
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-run = Interpreter({str(export.lite["float32"])!r}).get_signature_runner({call.signature!r})
+run = Interpreter({str(exported.lite["float32"])!r}).get_signature_runner({call.signature!r})
 np.savez("outputs.npz", **run(**np.load("inputs.npz")))
 """
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=60)
