@@ -10,8 +10,8 @@ LOCK ?= requirements.lock
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 VAEZOO = $(VENV)/bin/vaezoo
 DEMO = demo
-# A process per core, for most of a test is tracing, which takes one; tests that share fixtures go to one process.
-PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --dist loadgroup
+# A process per core, because most of a test is tracing, which takes one; tests/conftest.py says what shares a process.
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto
 SHARE ?= 0/6
 
 .PHONY: install demo test test-all test-share check test-lowest lock clean

@@ -203,7 +203,7 @@ def what_it_infers(system):
 
 
 def which_signatures_it_has(system):
-    return methods(system, "export_signatures", "domain")
+    return methods(system, "export_signatures")
 
 
 def methods(system, *names):
@@ -223,26 +223,47 @@ def pytest_addoption(parser):
     parser.addoption("--share", metavar="I/N", help="of the tests marked `rest`, run the I-th of N shares: 0 <= I < N")
 
 
-# Parameters by whose value fixtures are made once for several tests.
-SHARED_BY = "case", "system", "model"
+def group_of(nodeid):
+    """What runs in one process, because it shares fixtures: the tests of a system, or of a case of it, in a file."""
+    file, _, test = nodeid.partition("::")
+    parameters = test.partition("[")[2].removesuffix("]").split("-")
+    return "::".join([file, *(value for value in parameters if value.partition(",")[0] in MODELS)][:2])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """xdist's own `--dist loadgroup` does nothing from pytest 9.2 on, and leaves every test to either process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    return ByGroup(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Keeps tests that share fixtures in one process, and of the rest a share."""
-    units = {}  # of the rest: one test, or those that share fixtures
+    """Keeps a share of the rest: whole groups, where they are of a system, or else single tests."""
+    if not config.getoption("--share"):
+        return
+    index, number = map(int, config.getoption("--share").split("/"))
+    units = {}
     for item in items:
-        parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        values = [str(parameters[name]) for name in SHARED_BY if name in parameters]
-        group = "-".join([item.path.stem, *values[:1]])
-        item.add_marker(pytest.mark.xdist_group(group))
         if item.get_closest_marker("rest"):
-            units.setdefault(group if values else item.nodeid, []).append(item)
-    if config.getoption("--share"):
-        index, number = map(int, config.getoption("--share").split("/"))
-        left_out = {item for i, unit in enumerate(units.values()) if i % number != index for item in unit}
-        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
-        items[:] = [item for item in items if item not in left_out]
+            group = group_of(item.nodeid)
+            units.setdefault(group if "::" in group else item.nodeid, []).append(item)
+    left_out = {item for i, unit in enumerate(units.values()) if i % number != index for item in unit}
+    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef):
+    """Fixtures that several tests share start from the same seed, whichever tests ran before."""
+    if fixturedef.scope != "function":
+        keras.utils.set_random_seed(0)
+    return (yield)
 
 
 def vaezoo(*arguments, cwd="."):

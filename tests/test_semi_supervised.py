@@ -28,7 +28,7 @@ def model(request):
     """A tiny model of each system, trained a few steps with labels, so that its nets mean something."""
     keras.utils.set_random_seed(0)
     model = MODELS[request.param](**CASES[request.param].args)
-    model.compile(keras.optimizers.Adam(1e-2), SemiSupervisedELBO(alpha=1.0))
+    model.compile(keras.optimizers.Adam(1e-2), SemiSupervisedELBO(alpha=1.0), run_eagerly=True)
     x = np.random.default_rng(0).random((40, *IMAGE_SHAPE), np.float32)
     model.fit(x, labels_of(x), batch_size=10, epochs=2, verbose=0)
     return model
