@@ -136,7 +136,9 @@ def test_every_model_has_what_is_annealed(system, make_tiny, images):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["vae", "resnet_vae", "avae", "m2"])
+@pytest.mark.parametrize(
+    "system", ["vae", *(pytest.param(name, marks=pytest.mark.rest) for name in ("resnet_vae", "avae", "m2"))]
+)
 def test_annealing_agrees_with_importance_sampling(system, make_tiny, images):
     """Two estimates of log p(x) that share only the generative model, by one system per form of `generated`.
 

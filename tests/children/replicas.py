@@ -1,4 +1,4 @@
-"""Trains on one device and on two replicas, and writes what came of it. Run by test_distribution.py.
+"""Trains on one device and on two replicas, and writes what came of it. Run by test_strategies.py.
 
 Two logical CPUs have to be asked for before TensorFlow starts, hence a process of its own.
 
