@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 
+from vaezoo.base import signatures
 from vaezoo.cli import main
 from vaezoo.models import MODELS
 from vaezoo.objectives import Stein
@@ -197,13 +198,14 @@ def how_it_trains(system):
 
 
 def what_it_infers(system):
-    names = ["terms", "noise", "noise_shape", "prior", "domain", "approximate_posterior", "image_distribution"]
+    names = ["terms", "noise", "noise_shape", "prior", "domain", "approximate_posterior", "likelihood_distribution"]
     names += ["generated", "generate", "encode", "decode", "call", "sample", "log_prob_given_noise"]
     return methods(system, *names, "importance_estimate", "initialize", "kl_per_dimension", "measure")
 
 
 def which_signatures_it_has(system):
-    return methods(system, "export_signatures")
+    has = tuple(getattr(MODELS[system], method) is not None for method in signatures.MAKERS)
+    return *methods(system, "export_signatures"), *has
 
 
 def methods(system, *names):

@@ -519,7 +519,7 @@ VARIED = np.random.default_rng(4).random((40, *IMAGE_SHAPE), np.float32)
 def shaken(request):
     """The name of a system, and a model whose weights are all off their initial values, at scales of order 1."""
     keras.utils.set_random_seed(0)
-    model, rng = MODELS[request.param](**{**TINY[request.param], **PIXELS}), np.random.default_rng(4)
+    model, rng = MODELS[request.param](**{**CASES[request.param].args, **PIXELS}), np.random.default_rng(4)
     for weight in model.weights:
         if weight.dtype == "float32":
             kernel = len(weight.shape) == 2
