@@ -318,7 +318,7 @@ def test_as_vae_r_of_known_densities_has_the_gradient_of_the_plain_vae():
 def test_a_step_moves_both_players_and_one_on_a_bound_only_one(discriminator):
     model = make(discriminator=discriminator)
     for objective, rivals_move in ((None, True), (ELBO(), False)):
-        model.compile(keras.optimizers.Adam(1e-2), objective)
+        model.compile(keras.optimizers.Adam(1e-2), objective, run_eagerly=True)
         own, rivals = values(model.bound_variables), values(model.discriminators.weights)
         logs = model.fit(IMAGES, batch_size=12, epochs=2, verbose=0).history
         assert np.isfinite(list(logs.values())).all()
