@@ -7,6 +7,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -30,21 +31,33 @@ def start(script, *arguments, **environment):
 
 @pytest.fixture(scope="module")
 def replicas(tmp_path_factory):
-    """Returns a function that returns what a part of children/replicas.py found, and runs it once, in one process."""
-    folder = tmp_path_factory.mktemp("replicas")
-    command = [sys.executable, CHILDREN / "replicas.py", folder]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    """Returns a function that returns what a part of children/replicas.py found, and runs it once.
+
+    One process runs all parts, unless one of them ends it.
+    """
+    folder, processes = tmp_path_factory.mktemp("replicas"), []
 
     @functools.cache
     def run(part):
+        if not processes or processes[-1].poll() is not None:
+            command = [sys.executable, CHILDREN / "replicas.py", folder]
+            processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        process = processes[-1]
+        deadline = threading.Timer(TIMEOUT, process.kill)
+        deadline.start()
         process.stdin.write(f"{part}\n")
         process.stdin.flush()
-        assert process.stdout.readline() == "done\n"
+        answer = process.stdout.readline()
+        deadline.cancel()
+        if not answer:
+            process.wait(TIMEOUT)
+        assert answer == "done\n"
         return json.loads((folder / f"{part}.json").read_text())
 
     yield run
-    process.stdin.close()
-    assert process.wait(TIMEOUT) == 0
+    for process in processes:
+        process.stdin.close()
+        process.wait(TIMEOUT)
 
 
 each_objective = pytest.mark.parametrize(
