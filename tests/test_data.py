@@ -160,7 +160,7 @@ def test_sets_too_large_to_be_at_hand_are_read_as_their_papers_do(name, shape, c
 
     with tfds.testing.mock_data(num_examples=20):
         for part in data.TFDS_SPLITS[name]:
-            images, labels = data._read(tfds.builder(name), part)
+            images, labels = sources._read(tfds.builder(name), part)
             assert images.shape == (20, *shape)
             assert images.dtype == np.uint8
             assert labels.min() >= 0
@@ -170,7 +170,7 @@ def test_sets_too_large_to_be_at_hand_are_read_as_their_papers_do(name, shape, c
 def test_a_norb_pair_is_both_images_averaged_over_3x3_and_rounded():
     rng = np.random.default_rng(0)
     example = {key: rng.integers(256, size=(96, 96, 1), dtype=np.uint8) for key in ("image", "image2")}
-    pair, category = data.norb_pair({**example, "label_category": 3})
+    pair, category = sources.norb_pair({**example, "label_category": 3})
     assert category == 3
     for channel, key in enumerate(("image", "image2")):
         means = example[key].reshape(32, 3, 32, 3).mean(axis=(1, 3))
