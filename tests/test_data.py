@@ -146,8 +146,8 @@ def test_arrays_make_splits():
 LABELS, TAGS = np.arange(53) % 3, np.eye(5)[np.arange(53) % 5]
 
 
-def part(*rows, **columns):
-    index = slice(*rows)
+def part(first=0, last=None, **columns):
+    index = slice(first, last)
     return {"x": IMAGES[index], **{name: column[index] for name, column in columns.items()}}
 
 

@@ -249,12 +249,12 @@ def test_a_plain_autoencoder_has_the_error_of_its_reconstructions(images):
 
 
 def test_a_model_adds_figures_of_its_own(images):
+    def mean(measured):
+        return float(measured.columns["tags"].mean())
+
     class Tagged(VAE):
         def figures(self):
-            sharpness = Figure(
-                "tags_per_image", lambda measured: float(measured.columns["tags"].mean()), "1", ("tags",)
-            )
-            return [*super().figures(), sharpness]
+            return [*super().figures(), Figure("tags_per_image", mean, "tags", needs=("tags",))]
 
     model = Tagged((6, 5, 2), latent_dim=3, hidden_units=(7,))
     figures = evaluation.evaluate(model, images, num_samples=1, columns={"tags": np.arange(40)})
