@@ -11,20 +11,11 @@ from scipy.special import expit, log_expit
 from scipy.stats import multivariate_normal
 
 from vaezoo.base.modes import in_mode
+from vaezoo.inference.density_ratios import contrast, unpaired
 from vaezoo.layers.batch_norm import BatchNormalization, averages_held
+from vaezoo.layers.discriminators import CodeNet, ImageNet, JointNet, KnownDensities, LogRatios, Pairs
 from vaezoo.models import VAE
-from vaezoo.models.as_vae import (
-    ASVAE,
-    DISCRIMINATORS,
-    CodeNet,
-    ImageNet,
-    JointNet,
-    KnownDensities,
-    LogRatios,
-    Pairs,
-    contrast,
-    unpaired,
-)
+from vaezoo.models.as_vae import ASVAE, DISCRIMINATORS
 from vaezoo.objectives import ALI, ELBO, Contest, SymmetricBound, elbo
 from vaezoo.posteriors import POSTERIORS
 

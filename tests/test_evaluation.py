@@ -1,5 +1,6 @@
 """The evaluation's figures; the linear-Gaussian oracle is in test_linear_gaussian.py."""
 
+import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -11,8 +12,13 @@ import tensorflow as tf
 from scipy.special import logsumexp
 
 from vaezoo import evaluation, zoo
+from vaezoo.base import Figure
+from vaezoo.base.metrics import ExampleMean
+from vaezoo.base.stochastic_model import StochasticModel
 from vaezoo.inference.annealing import annealed_estimate
-from vaezoo.models import VAE, SteinVAE
+from vaezoo.inference.importance import effective_sample_size
+from vaezoo.models import M2, VAE, SteinVAE
+from vaezoo.numerics import batched
 from vaezoo.objectives import Terms
 
 
@@ -245,3 +251,156 @@ def test_posterior_spectrum_sees_oblique_directions():
     assert np.linalg.norm(factor, axis=0).min() > 0.1  # no coordinate tells
     with pytest.raises(ValueError, match="`num_draws` must be more than the 3 latents. Received: 3"):
         evaluation.posterior_spectrum(model, images, num_draws=3)
+
+
+# What a model declares.
+
+BOUNDS = {
+    *("elbo", "elbo_standard_error", "reconstruction", "kl", "log_likelihood", "log_likelihood_standard_error"),
+    *("effective_sample_size", "bits_per_dim", "elbo_bits_per_dim", "kl_per_group"),
+}
+
+
+def given(figures):
+    """The names of the figures that an evaluation has."""
+    common = {"measure", "num_images", "num_samples", "seconds"}
+    return {name for name, value in dataclasses.asdict(figures).items() if value is not None} - common
+
+
+def test_every_system_has_the_figures_that_it_had(system, make_tiny):
+    """Those of a bound, and of codes; of models with classes the error rate besides."""
+    declared = {figure.name for figure in make_tiny(system).figures()}
+    classes = {"m2", "m1m2", "adgm", "sdgm", "semi_supervised_stein_vae"}
+    assert declared == BOUNDS | {"rmse", "active_units", "kl_per_dimension"} | (
+        {"error_rate"} if system in classes else set()
+    )
+
+
+def test_models_of_words_have_perplexities():
+    declared = {figure.name for figure in VAE((5,), latent_dim=2, hidden_units=(4,), likelihood="poisson").figures()}
+    assert {"perplexity", "elbo_perplexity"} <= declared
+
+
+def test_figures_have_names_of_their_own_and_units(make_tiny):
+    figures = make_tiny("m2").figures()
+    assert len({figure.name for figure in figures}) == len(figures)
+    units = {figure.name: figure.unit for figure in figures}
+    assert (units["elbo"], units["bits_per_dim"], units["error_rate"]) == ("nats", "bits", "%")
+
+
+class Classifier(StochasticModel):
+    """No latents at all: p(y = 1 | x) is the first pixel."""
+
+    def __init__(self, example_shape, **kwargs):
+        super().__init__(example_shape, **kwargs)
+        self.accuracy_tracker = ExampleMean(name="accuracy")
+
+    def class_probabilities(self, x):
+        first = tf.reshape(x, [len(x), -1])[:, 0]
+        return tf.stack([1.0 - first, first], axis=-1)
+
+
+def test_a_model_without_latents_is_evaluated_and_classifies():
+    model = Classifier((2, 1, 1))
+    x = np.array([[0.9, 0.0], [0.2, 0.0], [0.8, 0.0], [0.7, 0.0]], "float32").reshape(4, 2, 1, 1)
+    figures = evaluation.evaluate(model, x, columns={"grey": x, "label": np.array([1, 0, 0, -1])})
+    assert given(figures) == {"error_rate"}
+    assert figures.error_rate == pytest.approx(100 / 3)  # of the three whose label is known one is wrong
+    assert given(evaluation.evaluate(model, x)) == set()  # no labels
+    np.testing.assert_allclose(model.predict_proba(x, batch_size=3)[:, 1], [0.9, 0.2, 0.8, 0.7])
+    assert model.export_signatures()[0].name == "classify"
+
+
+class Decoder(VAE):
+    """A generative model without an encoder: no codes, and no posterior to estimate a bound by."""
+
+    encode = terms = approximate_posterior = kl_per_dimension = None
+
+
+class Autoencoder(StochasticModel):
+    """Codes and no probabilities: x -> x / 2."""
+
+    def encode(self, x):
+        return tf.reshape(x, [len(x), -1])
+
+    def decode(self, z):
+        return tf.reshape(z / 2.0, [-1, *self.example_shape])
+
+
+def test_a_model_without_an_encoder_has_no_figures_of_codes_but_ais(images):
+    model = Decoder((6, 5, 2), latent_dim=3, hidden_units=(7,))
+    assert given(evaluation.evaluate(model, images)) == set()
+    assert np.isfinite(evaluation.evaluate_annealed(model, images[:4], num_chains=2, num_temperatures=3).log_likelihood)
+    assert {signature.name for signature in model.export_signatures()} == {"decode", "sample"}
+
+
+def test_a_plain_autoencoder_has_the_error_of_its_reconstructions(images):
+    figures = evaluation.evaluate(Autoencoder((6, 5, 2)), images, batch_size=16)
+    assert given(figures) == {"rmse", "active_units"}
+    assert figures.rmse == pytest.approx(np.sqrt(np.mean(np.square(images / 2))), rel=1e-5)
+    assert figures.active_units == (images.reshape(40, -1).var(axis=0) > 0.01).sum()
+
+
+def test_a_model_adds_figures_of_its_own(images):
+    def mean(measured):
+        return float(measured.columns["tags"].mean())
+
+    class Tagged(VAE):
+        def figures(self):
+            return [*super().figures(), Figure("tags_per_image", mean, "tags", needs=("tags",))]
+
+    model = Tagged((6, 5, 2), latent_dim=3, hidden_units=(7,))
+    figures = evaluation.evaluate(model, images, num_samples=1, columns={"tags": np.arange(40)})
+    assert dataclasses.asdict(figures)["tags_per_image"] == figures.tags_per_image == 19.5
+    assert isinstance(figures, evaluation.Evaluation)
+    assert "tags_per_image" not in dataclasses.asdict(evaluation.evaluate(model, images, num_samples=1))
+
+
+def test_bad_columns(images):
+    model = M2((6, 5, 2), latent_dim=2, num_classes=3, hidden_units=(7,))
+    with pytest.raises(ValueError, match="`columns` must hold 40 rows each. Received: 3 of 'label'"):
+        evaluation.evaluate(model, images, num_samples=1, columns={"label": np.zeros(3, int)})
+    with pytest.raises(
+        ValueError, match=r"`labels` must be 40 ints in 0..2, or -1 for unknown. Received: \[40\], up to 3"
+    ):
+        evaluation.error_rate(model, images, np.arange(40) % 4)
+
+
+def test_models_that_lack_what_a_measurement_needs_are_refused_in_one_line(images):
+    model, bare = VAE((6, 5, 2), latent_dim=3, hidden_units=(7,)), Autoencoder((6, 5, 2))
+    with pytest.raises(ValueError, match="`model` must classify. Received: VAE, whose `class_probabilities` is None"):
+        model.predict_proba(images)
+    with pytest.raises(ValueError, match="`model` must have p\\(x | z\\) .* Received: Autoencoder"):
+        evaluation.evaluate_annealed(bare, images)
+    with pytest.raises(ValueError, match="`model` must have a posterior .* Received: Autoencoder"):
+        evaluation.posterior_spectrum(bare, images)
+    with pytest.raises(ValueError, match="`model` must be a model of features .* as an M1. Received: VAE"):
+        evaluation.feature_error_rate(model, None, "knn")
+
+
+# Batches, and what weights are worth.
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 10])
+def test_batched_is_the_function_of_the_whole(size):
+    x, done = np.random.default_rng(0).normal(size=(7, 2)), []
+    np.testing.assert_array_equal(batched(np.square, x, size), np.square(x))
+    one, other = batched(lambda part: (tf.constant(part), part.sum(axis=1)), x, size, lambda *at: done.append(at))
+    np.testing.assert_array_equal(one, x)
+    np.testing.assert_array_equal(other, x.sum(axis=1))
+    assert done[-1] == (7, 7)
+    rows = batched(lambda rows: np.array([[rows.start, len(rows)]]), range(7), size)
+    assert [tuple(row) for row in rows] == [(first, min(size, 7 - first)) for first in range(0, 7, size)]
+
+
+def test_batched_refuses_what_has_no_batches():
+    with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1. Received: 0"):
+        batched(np.square, np.ones(3), 0)
+    with pytest.raises(ValueError, match="`x` must hold at least one example. Received: none"):
+        batched(np.square, np.ones(0), 2)
+
+
+def test_effective_sample_size_of_equal_weights_is_their_number_and_of_one_is_one():
+    log_w = np.array([[0.0, 5.0, np.log(3)], [0.0, -90.0, 0.0], [0.0, -90.0, 0.0]])  # [S, B]
+    sums = [np.logaddexp.reduce(factor * log_w, axis=0) for factor in (1, 2)]
+    np.testing.assert_allclose(effective_sample_size(*sums), [3.0, 1.0, 25 / 11])
