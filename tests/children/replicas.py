@@ -21,7 +21,7 @@ from vaezoo.models.resnet_vae import ResNetVAE
 from vaezoo.models.stein_vae import SemiSupervisedSteinVAE
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import ELBO, IWAE, FreeBits, SemiSupervisedELBO, Stein
-from vaezoo.zoo import callbacks, training
+from vaezoo.zoo import callbacks, training, workers
 
 IMAGE_SHAPE, LATENT_DIM, REPLICAS = (4, 4, 1), 3, 2
 NUMBER, BATCH_SIZE = 36, 7  # batches of 7 = 4 + 3, and a last one of 1, of which the second replica gets nothing
@@ -260,7 +260,7 @@ def flat(model):
 def main(folder):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * REPLICAS)
-    strategy = training.default_strategy()
+    strategy = workers.default_strategy()
     results = {
         "strategy": [type(strategy).__name__, strategy.num_replicas_in_sync],
         "same_steps": same_steps(strategy),
