@@ -12,7 +12,7 @@ from conftest import vaezoo as command
 import vaezoo
 from vaezoo import data
 from vaezoo.serving import exporting
-from vaezoo.zoo import loading, training
+from vaezoo.zoo import callbacks, loading, training
 
 HERE = pathlib.Path(__file__).parent
 TOYS = {
@@ -120,6 +120,23 @@ def test_a_step_of_two_phases_moves_the_variables_of_both(images):
     for old, new in zip(before, model.trainable_variables, strict=True):
         assert not np.array_equal(old, new), new.path
     assert [int(optimizer.iterations) for optimizer in model.optimizers] == [2, 2]
+
+
+def test_a_step_of_two_phases_refuses_averaged_weights(images):
+    """Keras' `fit` would write the first optimizer's averages into all trainable variables, in another order."""
+    from toys.wake_sleep import WakeSleep
+
+    with pytest.raises(ValueError, match="`optimizer` must not average weights, .* Received: use_ema"):
+        WakeSleep(images.shape[1:]).compile(keras.optimizers.SGD(0.1, use_ema=True))
+
+
+def test_a_model_that_does_not_tell_which_term_broke_is_stopped_too(images):
+    from toys.autoencoder import Autoencoder
+
+    model = Autoencoder(images.shape[1:])
+    model.compile(keras.optimizers.SGD(np.inf), run_eagerly=True)
+    with pytest.raises(FloatingPointError, match="^`loss` must be finite. Received: NaN or infinity in some step of"):
+        model.fit(images, batch_size=20, verbose=0, callbacks=[callbacks.StopOnNaN()])
 
 
 @pytest.mark.parametrize("toy", ["autoencoder"], indirect=True)

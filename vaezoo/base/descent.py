@@ -44,7 +44,12 @@ class Descent(keras.Model):
         """Returns an optimizer like `self.optimizer`, schedules included, built for other variables.
 
         Call it in `compile`, and add it to `optimizers`: a run keeps the state of those.
+
+        Raises:
+            ValueError: the optimizer averages weights, which Keras' `fit` would put into other variables than its own.
         """
+        if getattr(self.optimizer, "inner_optimizer", self.optimizer).use_ema:
+            raise ValueError("`optimizer` must not average weights, which phases move in turn. Received: use_ema")
         twin = self.optimizer.__class__.from_config(self.optimizer.get_config())
         twin.build(variables)
         return twin
