@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -35,15 +36,108 @@ def test_every_entry_builds_and_has_the_parameters_it_states(name):
     assert model.example_shape == tuple(settings.model.args["image_shape"])
 
 
+# The durations of learning rates and of the KL's warm-up, in steps, that the shipped weights were made with.
+SCHEDULES = {
+    "adgm_mnist100": ({"decay_steps": 44000}, 22000),
+    "adgm_moons": ({"decay_steps": 3900, "warmup_steps": 100}, 2000),
+    "as_vae_g_mnist": ({"decay_steps": 2577}, None),
+    "as_vae_mnist": ({"decay_steps": 2577}, None),
+    "as_vae_r_mnist": ({"decay_steps": 2577}, None),
+    "avae_mnist": ({"decay_steps": 88000}, 22000),
+    "avae_mnist_l1": ({"decay_steps": 88000}, 22000),
+    "iaf_cifar10": ({"decay_steps": 75824, "warmup_steps": 100}, None),
+    "iaf_mnist": ({"decay_steps": 27000, "warmup_steps": 500}, None),
+    "iaf_mnist_8x1920": ({"decay_steps": 27000, "warmup_steps": 500}, None),
+    "iaf_mnist_diagonal": ({"decay_steps": 27000, "warmup_steps": 500}, None),
+    "iwae_mnist": ({"decay_steps": 110000}, None),
+    "m1_mnist": ({"boundaries": [16500]}, None),
+    "m1_norb": ({"decay_steps": 43600}, None),
+    "m1_svhn": ({"decay_steps": 60330}, None),
+    "m1m2_mnist100": ({"decay_steps": 68750}, None),
+    "m1m2_svhn1000": ({"decay_steps": 24120}, None),
+    "m2_mnist100": ({"decay_steps": 33000}, 24750),
+    "planar_mnist": ({"decay_steps": 27000, "warmup_steps": 500}, None),
+    "sdgm_mnist100": ({"decay_steps": 38500}, None),
+    "sdgm_norb1000": ({"decay_steps": 21800}, 2180),
+    "sdgm_svhn1000": ({"decay_steps": 60300}, 6030),
+    "stein_poisson_20news": ({"decay_steps": 6120}, None),
+    "stein_vae_mnist": ({"decay_steps": 16500}, None),
+    "stein_vae_mnist100": ({"decay_steps": 5500}, None),
+    "stein_viwae_mnist": ({"decay_steps": 8250}, None),
+    "vae_digits": ({"decay_steps": 6000}, None),
+    "vae_frey": ({"decay_steps": 20000}, None),
+    "vae_mnist": ({"decay_steps": 110000}, None),
+    "vae_mnist_2d": ({"decay_steps": 55000}, None),
+    "vae_mnist_fullcov": ({"decay_steps": 110000}, None),
+    "vae_poisson_20news": ({"decay_steps": 6120}, 2040),
+}
+
+
+def durations(settings):
+    """A config's durations in steps, by Keras' names; and the KL's warm-up, None if it has none."""
+    settings = config.with_steps(settings)
+    rate = settings.train.optimizer.args["learning_rate"]
+    rate = rate if isinstance(rate, dict) else {}
+    found = {key: rate[key] for key in ("decay_steps", "warmup_steps", "boundaries") if key in rate}
+    return found, settings.objective.args.get("warmup_steps")
+
+
 @pytest.mark.parametrize("name", config.names())
-def test_every_decay_ends_with_the_training(name):
-    """The schedules count steps: epochs * (training images // batch size); those of a warm-up come before the decay."""
+def test_schedules_of_shipped_recipes_on_their_own_data_are_those_of_the_weights(name):
     settings = config.read(name)
-    schedule = settings.train.optimizer.args["learning_rate"]
-    if isinstance(schedule, float) or schedule["schedule"] == "PiecewiseConstantDecay":
-        pytest.skip("constant rates")
-    steps = settings.train.epochs * (TRAINING_IMAGES[settings.data.name] // settings.train.batch_size)
-    assert schedule["decay_steps"] + schedule.get("warmup_steps", 0) == steps
+    assert durations(settings) == SCHEDULES.get(name, ({}, None))
+    assert settings.data.train_size == TRAINING_IMAGES.get(settings.data.name, 0)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_grow_with_the_data(name):
+    """On ten times the data all durations are ten times as long, and the decay still ends with the training."""
+    settings = config.read(name)
+    per_epoch = settings.data.train_size // settings.train.batch_size
+    larger = 10 * per_epoch * settings.train.batch_size
+    rate, warmup = durations(config.read(name, {"data.train_size": larger}))
+    old_rate, old_warmup = durations(settings)
+    if "decay_steps" in rate:
+        assert rate["decay_steps"] + rate.get("warmup_steps", 0) == 10 * settings.train.epochs * per_epoch
+    if "warmup_steps" in rate:
+        assert rate["warmup_steps"] == pytest.approx(10 * old_rate["warmup_steps"], rel=2e-3)
+    if "boundaries" in rate:
+        assert rate["boundaries"] == [10 * boundary for boundary in old_rate["boundaries"]]
+    assert warmup == (None if old_warmup is None else 10 * old_warmup)
+
+
+def test_a_duration_in_steps_takes_the_place_of_one_in_epochs():
+    settings = config.read("adgm_moons", {"objective.args.warmup_steps": 7, "train.epochs": 3})
+    assert "warmup_epochs" not in settings.objective.args
+    assert durations(settings)[1] == 7
+    again = config.parse(config.as_dict(settings), {"objective.args.warmup_epochs": 2})
+    assert durations(again)[1] == 2 * 400
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"data.train_size": 0}, "`data.train_size` must be at least `train.batch_size`, because"),
+        ({"data.train_size": 63}, "`data.train_size` must be at least `train.batch_size`, because"),
+        (
+            {"train.optimizer.args.learning_rate.warmup_epochs": 300},
+            "learning_rate.decay_epochs` must end after the warm-up",
+        ),
+        (
+            {"train.optimizer.args.learning_rate.decay_epochs": -1},
+            "learning_rate.decay_epochs` must be a finite number of at least 0. Received: -1",
+        ),
+        (
+            {"objective.args": {"warmup_epochs": 3, "warmup_steps": 3}},
+            "`objective.args.warmup_epochs` must be left out",
+        ),
+    ],
+)
+def test_durations_that_cannot_be_are_refused(overrides, message):
+    with pytest.raises(ValueError) as error:
+        config.with_steps(config.read(ENTRY, overrides))
+    assert message in str(error.value), error.value
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", [name for name in config.names() if config.read(name).data.labels])
@@ -166,6 +260,121 @@ def test_bad_values_are_named(overrides, message):
         loading.build(config.read(ENTRY, overrides))
     assert message in str(error.value), error.value
     assert "\n" not in str(error.value)
+
+
+# Models and objectives of a user's own.
+
+OWN = """
+import keras
+from vaezoo.base import StochasticModel
+from vaezoo.models import VAE
+from vaezoo.objectives import ELBO
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Mine(VAE):
+    def __init__(self, *args, width, **kwargs):
+        super().__init__(*args, hidden_units=(width, width), **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Halved(ELBO):
+    def __call__(self, terms, step):
+        return 0.5 * super().__call__(terms, step)
+
+
+class Other:
+    pass
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    """The name of a module in the working directory, which is not on the path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    name = f"own_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(OWN)
+    (tmp_path / f"{name}_broken.py").write_text("1 / 0\n")
+    return name
+
+
+def test_a_config_names_classes_of_the_users_own(own_module):
+    overrides = {"model.name": f"{own_module}:Mine", "model.args.width": 7, "objective.name": f"{own_module}:Halved"}
+    settings = config.read(ENTRY, overrides)
+    args = {key: value for key, value in settings.model.args.items() if key != "hidden_units"}
+    model = loading.build(dataclasses.replace(settings, model=config.Model(settings.model.name, args)))
+    assert (type(model).__name__, type(model.objective).__name__) == ("Mine", "Halved")
+    assert model.get_config()["width"] == 7
+    assert [layer.units for layer in model.encoder.layers[1:]] == [7, 7]
+    assert model.latent_dim == settings.model.args["latent_dim"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere:Mine", "must name a module that can be imported. Received: 'nowhere:Mine': ModuleNotFoundError"),
+        ("{}_broken:Mine", "ZeroDivisionError: division by zero"),
+        (":Mine", "must name a module that can be imported"),
+        ("{}:Other", "must name a StochasticModel in {}. Received: 'Other'"),
+        ("{}:Halved", "must name a StochasticModel in {}. Received: 'Halved'"),
+        ("{}:Mien", "must name a StochasticModel in {}. Received: 'Mien'. Did you mean 'Mine'?"),
+        ("{}:Mine", "likelihood, name, posterior, posterior_args, principal_components, width. Received: 'wdth'"),
+    ],
+)
+def test_classes_that_cannot_be_are_one_line(own_module, name, message):
+    settings = config.read(ENTRY, {"model.name": name.format(own_module), "model.args": {"wdth": 3}})
+    with pytest.raises(ValueError) as error:
+        loading.build(settings)
+    assert message.format(own_module) in str(error.value), error.value
+    assert "\n" not in str(error.value)
+
+
+def test_a_registered_name_is_one_that_configs_may_use(monkeypatch):
+    from vaezoo import models
+
+    for names in ("MODELS", "OBJECTIVES"):
+        monkeypatch.setattr(models, names, dict(getattr(models, names)))
+
+    class Registered(models.VAE):
+        pass
+
+    zoo.register("mine", Registered)
+    zoo.register("mine", Registered)  # a module may be read again
+    assert type(loading.build(config.read(ENTRY, {"model.name": "mine"}))) is Registered
+    with pytest.raises(ValueError, match="Did you mean 'mine'"):
+        loading.build(config.read(ENTRY, {"model.name": "mien"}))
+    for name, cls, message in [
+        ("vae", Registered, "`name` must not be in use. Received: 'vae'"),
+        ("a:b", Registered, "`name` must be a string without ':'. Received: 'a:b'"),
+        ("other", dict, "`cls` must be a StochasticModel or an Objective. Received: <class 'dict'>"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            zoo.register(name, cls)
+
+
+@pytest.mark.parametrize("code", ["vaezoo.load('vae_digits', weights=None)", "from vaezoo.models import VAE"])
+def test_another_backend_is_refused_in_one_line(code):
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    command = [sys.executable, "-c", f"import vaezoo; print(len(vaezoo.list_models())); {code}"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert int(result.stdout) > 30  # names and cards need no Keras
+    last = result.stderr.strip().splitlines()[-1]
+    assert last == (
+        "ImportError: vaezoo needs Keras' TensorFlow backend: set KERAS_BACKEND=tensorflow. Received: 'jax'"
+    )
+
+
+def test_another_backend_in_keras_own_file_is_refused_too(tmp_path):
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}')
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    environment.pop("KERAS_BACKEND", None)
+    command = [sys.executable, "-m", "vaezoo", "evaluate", ENTRY]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "vaezoo: vaezoo needs Keras' TensorFlow backend: set KERAS_BACKEND=tensorflow. Received: 'torch'\n"
+    )
 
 
 def test_missing_keys_are_named(tmp_path):

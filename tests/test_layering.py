@@ -22,7 +22,7 @@ ROOMS = [
     "cli",
     "front door",
 ]
-GROUND = {"checks", "domains", "files", "noise", "numerics", "replicas"}
+GROUND = {"backend", "checks", "domains", "files", "noise", "numerics", "replicas"}
 FRONT_DOOR = {"__init__", "__main__", "likelihoods", "objectives", "plots", "posteriors"}  # public names
 MOST_LINES = {"base": 250}  # 400 elsewhere
 FILES = sorted(PACKAGE.rglob("*.py"))

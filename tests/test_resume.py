@@ -6,13 +6,16 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import h5py
 import numpy as np
 import pytest
+from conftest import vaezoo as command
 
 from vaezoo import data, files, zoo
-from vaezoo.zoo import config, training
+from vaezoo.zoo import config, run_folder, training
 
 KILLS = 20
 CHILD = pathlib.Path(__file__).parent / "children" / "killed.py"
@@ -167,7 +170,7 @@ def test_a_folder_in_which_another_process_trains_is_refused(tmp_path, resume):
         ) as error:
             train(tmp_path / "run", 1, resume=resume)
         assert "\n" not in str(error.value)
-        assert [path.name for path in (tmp_path / "run").iterdir()] == [f"{files.PREFIX}x"]
+        assert {path.name for path in (tmp_path / "run").iterdir()} == {f"{files.PREFIX}x", files.LOCK}
 
 
 def test_another_config_is_refused_with_what_differs(finished):
@@ -210,7 +213,7 @@ def test_a_config_takes_overrides_and_its_run_claims_no_figures(tmp_path):
     assert run.train.epochs == 1
     assert run.weights is None
     assert run.num_params == zoo.load(tmp_path).count_params() < config.read("vae_digits").num_params
-    assert training.default_directory(tmp_path, run) == tmp_path
+    assert run_folder.default_directory(tmp_path, run) == tmp_path
 
 
 def test_a_run_on_arrays_says_so(tmp_path):
@@ -223,3 +226,89 @@ def test_a_run_on_arrays_says_so(tmp_path):
         data.load("arrays")
     with pytest.raises(ValueError, match="`splits` must be a vaezoo.data.Splits"):
         train(tmp_path, 2, splits=(images, images))
+
+
+def test_schedules_have_the_steps_of_the_data_that_are_given(tmp_path):
+    """Twenty images a batch, of which there are four: the rate is 0 after 4 x 300 steps, not after vae_digits' 6000."""
+    images = np.random.default_rng(0).integers(0, 256, (90, 8, 8, 1), dtype="uint8")
+    splits = data.Splits.from_arrays(images[:80], images[80:])
+    overrides = {**SMALL, "train.epochs": 1, "train.batch_size": 20}
+    model = training.train("vae_digits", directory=tmp_path, splits=splits, overrides=overrides, verbose=0)
+    rate = model.optimizer.get_config()["learning_rate"]["config"]
+    assert rate["decay_steps"] == 4 * 300
+    run = config.read(tmp_path)
+    assert run.data.train_size == 80
+    loaded = zoo.load(tmp_path).optimizer.get_config()["learning_rate"]["config"]
+    assert loaded == rate
+    other = data.Splits.from_arrays(images[:60], images[60:])
+    with pytest.raises(ValueError, match=r"data\.train_size \(was 80, is 60\)"):
+        training.train("vae_digits", directory=tmp_path, splits=other, overrides=overrides, resume=True)
+
+
+def test_data_that_have_moved_are_given_anew(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 1), dtype="uint8")
+    np.savez(tmp_path / "mine.npz", train=images[:64], validation=images[64:72], test=images[72:])
+    overrides = {**SMALL, "train.epochs": 1, "data.name": str(tmp_path / "mine.npz")}
+    training.train("vae_digits", directory=tmp_path / "run", overrides=overrides, verbose=0)
+    (tmp_path / "mine.npz").rename(tmp_path / "moved.npz")
+    refused = command("evaluate", tmp_path / "run", "--num-samples", 2)
+    assert refused.returncode == 1
+    assert refused.stderr.strip().endswith("if it has moved: --data PATH.npz, or --set data.name=PATH.npz")
+    assert len(refused.stderr.strip().splitlines()) == 1
+    found = command("evaluate", tmp_path / "run", "--num-samples", 2, "--data", tmp_path / "moved.npz")
+    assert found.returncode == 0, found.stderr
+
+
+# The lock.
+
+HOLDER = """
+import sys, time
+from vaezoo import files
+with files.locked(sys.argv[1]):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_ends_with_its_process_and_leaves_no_file(tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, folder], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "locked\n"
+        with (
+            pytest.raises(BlockingIOError, match="`directory` must not be one that another"),
+            files.locked(folder, wait=False),
+        ):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+    assert [path.name for path in folder.iterdir()] == [files.LOCK]  # of the killed process, which locks nobody out
+    with files.locked(folder, wait=False):
+        pass
+    assert not list(folder.iterdir())
+    with files.locked(tmp_path / "new", wait=False):
+        assert (tmp_path / "new").is_dir()
+    assert not (tmp_path / "new").exists()
+
+
+def test_those_who_wait_for_a_lock_enter_one_by_one(tmp_path):
+    """Each takes the file with it, and those who wait for it must not go in beside the one who makes a new one."""
+    inside, most, turns = 0, 0, []
+
+    def enter():
+        nonlocal inside, most
+        for _ in range(5):
+            with files.locked(tmp_path):
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0.002)
+                turns.append(1)
+                inside -= 1
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert (most, len(turns)) == (1, 20)

@@ -84,6 +84,23 @@ def test_overrides_reach_the_constructor():
         vaezoo.load("vae_digits", weights=None, latent_dims=3)
 
 
+def test_overrides_that_change_shapes_need_weights_of_their_own(tmp_path):
+    message = "`weights` must be of a model with these arguments: .*; add weights=None. Received: "
+    with pytest.raises(ValueError, match=message) as error:
+        vaezoo.load("vae_digits", latent_dim=3)
+    assert "\n" not in str(error.value)
+    zoo.load("vae_digits", weights=None, latent_dim=3).save_weights(tmp_path / "m.weights.h5")
+    assert vaezoo.load("vae_digits", tmp_path / "m.weights.h5", latent_dim=3).latent_dim == 3
+
+
+def test_names_are_filtered_by_a_pattern():
+    assert vaezoo.list_models("*_3?news") == []
+    assert vaezoo.list_models("*20news") == ["stein_poisson_20news", "vae_poisson_20news"]
+    assert vaezoo.list_models("*") == vaezoo.list_models()
+    with pytest.raises(ValueError, match=r"`pattern` must be a string such as '\*mnist\*'. Received: 3"):
+        vaezoo.list_models(3)
+
+
 def test_a_mistyped_name_gets_a_suggestion():
     with pytest.raises(ValueError, match="Did you mean 'vae_digits'"):
         vaezoo.load("vae_digit")

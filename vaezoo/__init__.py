@@ -10,11 +10,11 @@ vaezoo.train("vae_digits")             # data, strategy, checkpoints and picture
 
 import importlib
 
-from vaezoo.zoo import info, list_models, load
+from vaezoo.zoo import info, list_models, load, register
 
 __version__ = "0.1.0"
 
-__all__ = ["evaluate", "export", "info", "list_models", "load", "train"]
+__all__ = ["evaluate", "export", "info", "list_models", "load", "register", "train"]
 
 # Loaded when first used, for they import TensorFlow, which takes seconds.
 _FUNCTIONS = {"evaluate": "vaezoo.evaluation", "export": "vaezoo.serving.exporting", "train": "vaezoo.zoo.training"}
@@ -26,6 +26,8 @@ _MODULES = {
 
 
 def __getattr__(name):
+    if name in _FUNCTIONS or name in _MODULES:
+        importlib.import_module("vaezoo.backend")
     if name in _FUNCTIONS:
         return getattr(importlib.import_module(_FUNCTIONS[name]), name)
     if name in _MODULES:

@@ -1,14 +1,16 @@
 """Files that are there whole or not at all."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import pathlib
 import shutil
 import tempfile
 
+import filelock
+
 PREFIX = ".writing-"
+LOCK = ".lock"  # in a folder, while a process is in a `locked` block of it
 
 
 @contextlib.contextmanager
@@ -37,24 +39,27 @@ def atomic(path):
 def locked(directory, *, wait=True):
     """Yields a folder's path, which is made if need be, while no other process is in a `locked` block of that folder.
 
-    The lock is the kernel's: it ends with the process, however that ends.
+    The lock is the kernel's, on the hidden file `.lock` in the folder: it ends with the process, however that ends. The
+    file vanishes with the block; what a killed process leaves of it is removed by the next block, and locks nobody out.
 
     Raises:
         BlockingIOError: another process is in such a block, and `wait` is False.
     """
     directory = pathlib.Path(directory)
     with _made(directory):
-        descriptor = os.open(directory, os.O_RDONLY)
+        lock = filelock.FileLock(directory / LOCK)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BlockingIOError(
-                    f"`directory` must not be one that another process writes to. Received: {directory}"
-                ) from None
+            lock.acquire(timeout=-1 if wait else 0)
+        except filelock.Timeout:
+            raise BlockingIOError(
+                f"`directory` must not be one that another process writes to. Received: {directory}"
+            ) from None
+        try:
             yield directory
         finally:
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # Windows removes it after the release
+                (directory / LOCK).unlink()  # before the release: who waits for it sees that it is gone, and retries
+            lock.release()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from vaezoo.models.resnet_vae import ResNetVAE
 from vaezoo.models.stein_vae import SemiSupervisedSteinVAE
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import ELBO, IWAE, FreeBits, SemiSupervisedELBO, Stein
-from vaezoo.zoo import callbacks, training
+from vaezoo.zoo import callbacks, training, workers
 
 IMAGE_SHAPE, LATENT_DIM, REPLICAS = (4, 4, 1), 3, 2
 NUMBER, BATCH_SIZE = 36, 7  # batches of 7 = 4 + 3, and a last one of 1, of which the second replica gets nothing
@@ -266,7 +266,7 @@ PARTS = (kind, same_steps, flows_and_averages, semi_supervised, stein, game, own
 def main():
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * REPLICAS)
-    strategy = training.default_strategy()
+    strategy = workers.default_strategy()
     parts = {part.__name__: part for part in PARTS}
     for line in map(str.strip, sys.stdin):
         name, *of = line.split()

@@ -47,12 +47,14 @@ class Contracts(keras.Model):
         class_codes: styles [N, D] and classes, an int or ints [N] -> codes that `decode` takes. A model that has it has
             `style_dim` and `num_classes`, and its `sample` takes `label`.
         auxiliary_posterior: examples as `domain.values` gives them -> q(a | x), batch shape [B], event shape [A].
+        latent_shape: tuple of ints, the shape of one z; None without latents per example.
         auxiliary_dim: int, A; 0 without an auxiliary variable.
         classifier_features: examples [N, ...] -> a numpy array [N, D], which a classifier is fitted to.
     """
 
     encode = decode = generate = terms = log_prob_given_noise = approximate_posterior = kl_per_dimension = None
     class_probabilities = class_codes = auxiliary_posterior = classifier_features = None
+    latent_shape = None
     auxiliary_dim = 0
 
     def figures(self):

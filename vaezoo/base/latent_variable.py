@@ -10,7 +10,7 @@ from vaezoo.base.metrics import ExampleMean, TermHealth
 from vaezoo.base.objectives import ELBO
 from vaezoo.base.stochastic_model import StochasticModel
 from vaezoo.inference.importance import importance_estimate, weight_sums
-from vaezoo.inference.terms import Terms, elbo
+from vaezoo.inference.terms import Terms, elbo, total_kl
 from vaezoo.layers.posteriors import code, reparameterize
 from vaezoo.noise import Stream, noise_seed, standard_normal
 from vaezoo.numerics import merge_samples, split_samples, tile_samples
@@ -215,17 +215,22 @@ class LatentVariableModel(StochasticModel):
         return {"loss": -elbo(terms), "terms": terms}
 
     def update_metrics(self, measured):
-        """Updates the metrics; "terms" among the measured values stand for log-likelihood, KL and ELBO.
+        """Updates the metrics; "terms" among the measured values, if any, stand for log-likelihood, KL and ELBO.
 
         `Terms` with a `kl` of None have no ELBO.
         """
-        terms = measured.pop("terms")
+        terms = measured.pop("terms", None)
+        if terms is None:
+            return super().update_metrics(measured)
         self.health.update_state(terms)
         measured["log_likelihood"] = tf.reduce_mean(terms.log_lik, axis=0)
         if terms.kl is not None:
-            measured["kl"] = tf.reduce_mean(tf.reduce_sum(terms.kl, axis=-1), axis=0)
+            measured["kl"] = tf.reduce_mean(total_kl(terms), axis=0)
             measured["elbo"] = elbo(terms)
         return super().update_metrics(measured)
 
     def broken_terms(self):
         return self.health.broken()
+
+    def forget_broken_terms(self):
+        self.health.reset_state()

@@ -37,7 +37,9 @@ class TermHealth(keras.metrics.Metric):
         self.intact = self.add_variable([2], "ones", name="intact", aggregation="mean")
 
     def update_state(self, terms):
-        finite = tf.stack([True if term is None else tf.reduce_all(tf.math.is_finite(term)) for term in terms])
+        groups = [terms.log_lik], [terms.kl, terms.global_kl]
+        parts = [[tf.reduce_all(tf.math.is_finite(term)) for term in group if term is not None] for group in groups]
+        finite = tf.stack([tf.reduce_all(tf.stack(part)) if part else True for part in parts])
         self.intact.assign(self.intact * tf.cast(finite, tf.float32))
         self.finite_steps.value.assign_add(tf.convert_to_tensor(self.intact))
 

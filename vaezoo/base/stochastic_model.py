@@ -6,15 +6,17 @@ import tensorflow as tf
 from vaezoo import checks
 from vaezoo.base import arguments, signatures
 from vaezoo.base.contracts import Contracts
+from vaezoo.base.descent import Descent, after
+from vaezoo.base.global_latents import GlobalLatents
 from vaezoo.base.initialized import InitializedFromData
 from vaezoo.base.inputs import CheckedInputs
 from vaezoo.base.metrics import ExampleMean, example_means
-from vaezoo.base.modes import in_mode, penalty
+from vaezoo.base.modes import in_mode
 from vaezoo.domains import IMAGES
 from vaezoo.replicas import in_multi_worker_mode
 
 
-class StochasticModel(CheckedInputs, InitializedFromData, Contracts):
+class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent, Contracts):
     """A Keras model whose loss is a function of data and noise.
 
     A subclass owes two methods, which return a dict of values per example, [B], by the names of metrics:
@@ -23,7 +25,8 @@ class StochasticModel(CheckedInputs, InitializedFromData, Contracts):
         measure(data)       -> such a dict, with "loss" in it
 
     and creates a tracker for each further name: `self.accuracy_tracker = ExampleMean(name="accuracy")`. It may replace
-    `training_gradients` if it follows another field than a gradient, and `train_step` if a step has several phases.
+    `training_gradients` if it follows another field than a gradient, and `train_step` if a step has several phases:
+    each is a `descend`, and `twin_optimizer` makes the optimizers of the later ones.
 
     All else is Keras': layers see `training=True` in training steps; regularizers and `add_loss` join the loss; the
     arguments of the constructor are captured, so that `get_config`, `save`, `clone_model` and `vaezoo.export` need no
@@ -37,8 +40,8 @@ class StochasticModel(CheckedInputs, InitializedFromData, Contracts):
     monitor = "val_loss"  # the log that tells the best epoch; `monitor_mode` is "min" or "max"
     monitor_mode = "min"
     default_objective = staticmethod(lambda: None)  # what `compile` makes if it is given none
-    objective = None
-    num_examples = None  # a weight of models with latents of the whole data set: N, which their KL is divided by
+    objective, seed = None, 0
+    supervised = False  # whether it is trained and measured on (x, y), a class per example
 
     def __new__(cls, *args, **kwargs):
         instance = super().__new__(cls, *args, **kwargs)
@@ -160,18 +163,7 @@ class StochasticModel(CheckedInputs, InitializedFromData, Contracts):
 
         They are scaled as `optimizer.scale_loss` scales a loss, and may be another field than a gradient.
         """
-        with tf.GradientTape() as tape:
-            loss, measured = self.penalized(*self.training_loss(data))
-            loss = self.optimizer.scale_loss(loss)
-        return tape.gradient(loss, self.bound_variables), measured
-
-    def penalized(self, loss, measured):
-        """Adds `self.losses`, of regularizers and `add_loss`, to this replica's share of the loss, and to its log."""
-        added = penalty(self)
-        if added is None:
-            return loss, measured
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return loss + added / replicas, {**measured, "loss": measured["loss"] + added}
+        return self.gradients(lambda: self.training_loss(data), self.bound_variables, self.optimizer)
 
     def test_step(self, data):
         """Measures a batch, with noise that is the same at each call of `evaluate`."""
@@ -195,8 +187,14 @@ class StochasticModel(CheckedInputs, InitializedFromData, Contracts):
         return logs
 
     def broken_terms(self):
-        """Returns the names of the terms that became NaN or infinite first, and how many steps were finite before."""
+        """Returns the names of the terms that became NaN or infinite first, and how many steps were finite before.
+
+        No names: nothing broke, or the model does not tell.
+        """
         return (), 0
+
+    def forget_broken_terms(self):
+        """Lets `broken_terms` start anew, before an epoch."""
 
     def _get_metrics_result_or_logs(self, logs):
         """Returns the metrics of all replicas, of those that the last step has measured.
@@ -215,12 +213,3 @@ class StochasticModel(CheckedInputs, InitializedFromData, Contracts):
     def export_signatures(self):
         """Returns the list of `Signature`s that exporters and tests loop over; the first one is served by default."""
         return signatures.of(self)
-
-
-def after(data):
-    """Returns a context whose ops run after a batch is there.
-
-    At the end of data of unknown length a step is tried without a batch: what does not depend on the batch, such as
-    `iterations += 1`, would run all the same.
-    """
-    return tf.control_dependencies([part for part in tf.nest.flatten(data) if tf.is_tensor(part)])

@@ -65,6 +65,8 @@ def test_images(name, entry, num_images):
 
 def import_tensorflow():
     """Imports TensorFlow without the lines that its C++ side writes to stderr whatever TF_CPP_MIN_LOG_LEVEL says."""
+    import vaezoo.backend  # noqa: F401  before TensorFlow, which takes seconds
+
     stderr = os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)

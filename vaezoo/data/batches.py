@@ -11,10 +11,11 @@ from vaezoo import checks
 from vaezoo.data.transforms import TRANSFORMS, check_transform
 
 
-def training_batches(images, transform, *, batch_size, seed, first_epoch=0, labelled=None):
+def training_batches(images, transform, *, batch_size, seed, first_epoch=0, labels=None, labelled=None):
     """Returns an endless `tf.data.Dataset` of transformed batches [batch_size, H, W, C], and its steps per epoch.
 
     Each epoch takes the images in an order of its own; the last len(images) % batch_size of that order sit it out.
+    With labels of all images a batch is (x, y).
     With labelled images a batch is ((x_labelled, y), x): all of them, or a draw of batch_size if they are more.
 
     Args:
@@ -23,6 +24,7 @@ def training_batches(images, transform, *, batch_size, seed, first_epoch=0, labe
         batch_size: int, the global one.
         seed: int.
         first_epoch: int, where to begin.
+        labels: ints [N], or None.
         labelled: an `ImageSet` with labels, or None.
 
     Raises:
@@ -34,8 +36,10 @@ def training_batches(images, transform, *, batch_size, seed, first_epoch=0, labe
     check_transform(images, transform)
     steps, apply = len(images) // batch_size, TRANSFORMS[transform]
     stored = tf.constant(images)
+    if labels is not None:
+        classes = tf.constant(labels, tf.int32)
     if labelled is not None:
-        stored_labelled, labels = tf.constant(labelled.images), tf.constant(labelled.labels, tf.int32)
+        stored_labelled, few_labels = tf.constant(labelled.images), tf.constant(labelled.labels, tf.int32)
 
     def order(epoch):
         indices = tf.range(len(images))
@@ -48,13 +52,15 @@ def training_batches(images, transform, *, batch_size, seed, first_epoch=0, labe
         # The order's seeds are (seed, epoch): the noise folds its own in, so that the two never meet.
         noise = tf.random.experimental.stateless_fold_in(tf.stack([tf.cast(seed, tf.int64), step]), 1)
         x = tf.ensure_shape(apply(tf.gather(stored, row), noise), [None, *images.shape[1:]])
+        if labels is not None:
+            return x, tf.gather(classes, row)
         return x if labelled is None else (labelled_batch(noise), x)
 
     def labelled_batch(noise):
         seeds = [tf.random.experimental.stateless_fold_in(noise, stream) for stream in (2, 3)]
-        drawn = tf.random.experimental.stateless_shuffle(tf.range(len(labels)), seeds[0])[:batch_size]
+        drawn = tf.random.experimental.stateless_shuffle(tf.range(len(few_labels)), seeds[0])[:batch_size]
         x = apply(tf.gather(stored_labelled, drawn), seeds[1])
-        return tf.ensure_shape(x, [None, *images.shape[1:]]), tf.gather(labels, drawn)
+        return tf.ensure_shape(x, [None, *images.shape[1:]]), tf.gather(few_labels, drawn)
 
     epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
     batches = epochs.flat_map(order).map(batch, num_parallel_calls=tf.data.AUTOTUNE)

@@ -93,7 +93,10 @@ def read_npz(path):
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"`data name` must be a file, if it ends in .npz. Received: {path}, which is none")
+        raise FileNotFoundError(
+            f"`data name` must be a file, if it ends in .npz. Received: {path}, which is none; if it has moved: "
+            "--data PATH.npz, or --set data.name=PATH.npz"
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

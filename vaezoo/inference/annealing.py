@@ -25,15 +25,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
+from vaezoo.inference.hmc import FIRST_STEP_SIZE, adapted, hmc_step
 from vaezoo.inference.importance import effective_sample_size
 from vaezoo.noise import Stream, noise_seed
 from vaezoo.numerics import batched, log_mean_exp
 
 tfd = tfp.distributions
 
-ACCEPTANCE = 0.65  # the rate that step sizes are adapted to, about the best for HMC (Beskos et al., 2013)
-ADAPTATION = 0.1  # of log step size, per unit of acceptance too much
-FIRST_STEP_SIZE = 0.3  # under the prior, of variance 1; adapted from there
 PILOT_CHAINS = 2
 STEEPNESS = 4.0  # of the sigmoid of temperatures
 
@@ -131,20 +129,16 @@ def make_chains(log_prob, draw, num_temperatures, num_leapfrog_steps):
             if log_step_sizes is not None:
                 log_step_size = tf.broadcast_to(log_step_sizes[t], tf.shape(log_step_size))
             used = used.write(t, tf.reduce_mean(log_step_size, axis=0))
-            step_size = tf.reshape(tf.exp(log_step_size), tf.concat([tf.shape(noise)[:2], [1] * len(event_axes)], 0))
-            kernel = tfp.mcmc.HamiltonianMonteCarlo(
+            noise, acceptance = hmc_step(
                 lambda noise, exponent=exponent: log_prior(noise) + exponent * log_prob(x, noise),
-                step_size,
-                num_leapfrog_steps,
+                noise,
+                log_step_size,
+                num_leapfrog_steps=num_leapfrog_steps,
+                seed=noise_seed(seed[0], seed[1], Stream.CHAIN, t),
             )
-            noise, results = kernel.one_step(
-                noise, kernel.bootstrap_results(noise), seed=noise_seed(seed[0], seed[1], Stream.CHAIN, t)
-            )
-            acceptance = tf.exp(tf.minimum(results.log_accept_ratio, 0.0))
-            acceptance = tf.where(tf.math.is_nan(acceptance), 0.0, acceptance)  # HMC rejects those
             accepted += acceptance
             if log_step_sizes is None:
-                log_step_size += ADAPTATION * (acceptance - ACCEPTANCE)
+                log_step_size = adapted(log_step_size, acceptance)
         return log_w, used.stack(), tf.reduce_mean(accepted, axis=0) / num_temperatures
 
     return run

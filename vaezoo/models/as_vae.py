@@ -39,10 +39,10 @@ import tensorflow_probability as tfp
 
 from vaezoo import checks
 from vaezoo.base import LatentVariableModel
+from vaezoo.base.descent import after
 from vaezoo.base.metrics import ExampleMean
 from vaezoo.base.modes import in_mode
 from vaezoo.base.objectives import Objective
-from vaezoo.base.stochastic_model import after
 from vaezoo.inference.terms import Terms
 from vaezoo.layers import posteriors
 from vaezoo.layers.batch_norm import averages_held, held_statistics, recorded_statistics

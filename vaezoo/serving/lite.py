@@ -40,10 +40,11 @@ def converted(model):
 def lite_report(model, converted):
     """Measures LiteRT files against the model, on this machine's CPU.
 
-    `encode` is measured on images that the model draws, `decode` on their codes.
+    Signatures of examples are measured on such as the model draws, or else on zeros and ones; `decode` on their codes,
+    or else on standard normal ones; `sample`, which draws anew at each call, is not measured.
 
     Args:
-        model: a float32 `LatentVariableModel`.
+        model: a float32 `StochasticModel`.
         converted: dict, precision -> bytes of a LiteRT file.
 
     Returns:
@@ -53,10 +54,21 @@ def lite_report(model, converted):
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    images = model.sample(REPORT_ROWS, seed=0).numpy()
-    z = model.encode(images).numpy()
-    inputs = {"encode": {model.domain.name: images}, "decode": {"z": z}}
-    expected = {"encode": z, "decode": model.decode(z).numpy()}
+    examples, rng = model.domain.name, np.random.default_rng(0)
+    arrays = {examples: rng.integers(0, 2, (REPORT_ROWS, *model.example_shape)).astype(np.float32)}
+    if model.generate is not None:
+        arrays[examples] = model.sample(REPORT_ROWS, seed=0).numpy()
+    if model.decode is not None:
+        arrays["z"] = rng.standard_normal((REPORT_ROWS, *model.latent_shape)).astype(np.float32)
+        if model.encode is not None:
+            arrays["z"] = model.encode(arrays[examples]).numpy()
+    inputs, expected = {}, {}
+    for signature in model.export_signatures():
+        names = [spec.name for spec in signature.inputs]
+        if signature.lite and arrays.keys() >= set(names):
+            inputs[signature.name] = {name: arrays[name] for name in names}
+            (output,) = signature.function(*inputs[signature.name].values()).values()
+            expected[signature.name] = output.numpy()
     report = {}
     for precision, content in converted.items():
         interpreter = Interpreter(model_content=content)

@@ -158,7 +158,7 @@ def _card(model, name, functions, card):
         "tensorflow": importlib.metadata.version("tensorflow"),
         "image_shape": list(model.example_shape),
         "image_range": model.domain.ranges,
-        "latent_shape": list(model.latent_shape),
+        "latent_shape": model.latent_shape and list(model.latent_shape),
         "signatures": {
             key: {
                 "inputs": described({spec.name: spec for spec in function.structured_input_signature[0]}),

@@ -11,14 +11,14 @@ import numpy as np
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vaezoo import files
+from vaezoo import checks, files
 
 
 @contextlib.contextmanager
 def averaged_weights(model):
     """Puts the running averages of an optimizer with `use_ema` in the place of the weights; nothing without it."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    if not optimizer.use_ema:
+    if optimizer is None or not optimizer.use_ema:
         yield
         return
     raw = [np.asarray(variable) for variable in model.bound_variables]
@@ -47,19 +47,18 @@ class TrainingState(keras.callbacks.Callback):
     """Keeps a run on disk, so that it can be killed at any moment and resumed to the same weights.
 
     After each epoch: `state.npz` holds weights, optimizer and history, in one atomic write; then `log.csv`,
-    `last.weights.h5` and, if `monitor` improved, `best.weights.h5` follow from it, with the averages of the weights
-    where the optimizer keeps them. A run killed between these writes is mended when it resumes, for they are functions
-    of the state.
+    `last.weights.h5` and, if the model's `monitor` improved, `best.weights.h5` follow from it, with the averages of the
+    weights where the optimizer keeps them. A run killed between these writes is mended when it resumes: they
+    are functions of the state.
 
     Args:
         directory: the run's folder.
-        monitor: the log that is to be as large as possible for the best weights.
         writes: False for the workers of a multi-worker run that are not the chief; they only read.
     """
 
-    def __init__(self, directory, monitor="val_elbo", writes=True):
+    def __init__(self, directory, writes=True):
         super().__init__()
-        self.directory, self.monitor, self.writes = pathlib.Path(directory), monitor, writes
+        self.directory, self.writes = pathlib.Path(directory), writes
         self.history = []
 
     @property
@@ -105,7 +104,9 @@ class TrainingState(keras.callbacks.Callback):
             writer = csv.DictWriter(file, dict.fromkeys(name for row in self.history for name in row))
             writer.writeheader()
             writer.writerows(self.history)
-        scores = [row[self.monitor] for row in self.history]
+        monitor = checks.one_of("model.monitor", self.model.monitor, self.history[-1].keys() - {"epoch"})
+        sign = {"max": 1.0, "min": -1.0}[self.model.monitor_mode]
+        scores = [sign * row[monitor] for row in self.history]
         names = ["last.weights.h5"] + (["best.weights.h5"] if scores[-1] >= np.nanmax(scores) else [])
         with averaged_weights(self.model):
             self._bare_model.set_weights(self.model.get_weights())
@@ -132,18 +133,19 @@ class StopOnNaN(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Forgets what was seen before."""
         self.epoch = epoch
-        self.model.health.reset_state()
+        self.model.forget_broken_terms()
 
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the running loss, which a NaN never leaves again within the epoch."""
         if not np.all(np.isfinite(np.asarray((logs or {}).get("loss", 0.0)))):
-            names, steps = self.model.health.broken()
-            self._stop(names, f"in step {steps // self.model.distribute_strategy.num_replicas_in_sync + 1}")
+            names, steps = self.model.broken_terms()
+            step = steps // self.model.distribute_strategy.num_replicas_in_sync + 1
+            self._stop(names, f"in step {step}" if names else "in some step")
 
     def on_epoch_end(self, epoch, logs=None):
         """Looks at the measurement, and at the weights: no loss tells what the last step of the epoch did to them."""
         if not all(np.all(np.isfinite(value)) for value in (logs or {}).values()):
-            self._stop(self.model.health.broken()[0], "in the measurement after the last step")
+            self._stop(self.model.broken_terms()[0], "in the measurement after the last step")
         for weight in self.model.weights:
             if not np.all(np.isfinite(np.asarray(weight))):
                 self._stop((weight.path,), "after the last step")
@@ -177,7 +179,7 @@ class ImageGrid(keras.callbacks.Callback):
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """One line on the terminal for the whole run: epochs, the bounds in nats, the time that is left.
+    """One line on the terminal for the whole run: epochs, what the model monitors, the time that is left.
 
     Used as a context, which gives the terminal back whatever ends the run.
     """
@@ -197,5 +199,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Brings the line up to date."""
-        bounds = "  ".join(f"{name} {logs[name]:.2f}" for name in ("elbo", "val_elbo") if name in logs)
+        monitor = self.model.monitor
+        names = monitor.removeprefix("val_"), monitor
+        bounds = "  ".join(f"{name} {logs[name]:.2f}" for name in names if name in logs)
         self.progress.update(self.task, completed=epoch + 1, bounds=bounds)

@@ -10,6 +10,9 @@ import typing
 from vaezoo import checks
 
 RUN_CONFIG = "config.json"  # a run's folder holds its config under this name
+# The arguments of schedules that may count epochs, and the names that they have in steps.
+STEPS_OF = {"decay_epochs": "decay_steps", "warmup_epochs": "warmup_steps", "boundary_epochs": "boundaries"}
+OTHER_UNIT = STEPS_OF | {steps: epochs for epochs, steps in STEPS_OF.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Card:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A name in `vaezoo.models.MODELS` and its constructor's arguments."""
+    """A name in `vaezoo.models.MODELS`, or "package.module:Class", and its constructor's arguments."""
 
     name: str
     args: dict
@@ -33,23 +36,31 @@ class Model:
 class Data:
     """A data set's name, or the path of a .npz file, and a name in `vaezoo.data.TRANSFORMS`; see `vaezoo.data.load`.
 
+    `train_size` is the number of training examples; 0 where nothing depends on it. A training run takes the number from
+    its data instead; without data, schedules that count epochs are resolved with this one.
+
     With `labels` a semi-supervised model learns from so many of them, drawn by `label_seed`; see
     `vaezoo.data.semi_supervised`.
     """
 
     name: str
     transform: str
+    train_size: int = 0
     labels: int = 0
     label_seed: int = 0
 
     def __post_init__(self):
+        checks.non_negative_int("data.train_size", self.train_size)
         checks.non_negative_int("data.labels", self.labels)
         checks.non_negative_int("data.label_seed", self.label_seed)
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """A name in `vaezoo.objectives.OBJECTIVES` and its arguments."""
+    """A name in `vaezoo.models.OBJECTIVES`, or "package.module:Class", and its arguments.
+
+    `warmup_epochs` among them stands for `warmup_steps`; see `with_steps`.
+    """
 
     name: str
     args: dict = dataclasses.field(default_factory=dict)
@@ -59,7 +70,8 @@ class Objective:
 class Optimizer:
     """A class of `keras.optimizers` and its arguments.
 
-    `learning_rate` may be a table: `schedule`, a class of `keras.optimizers.schedules`, and its arguments.
+    `learning_rate` may be a table: `schedule`, a class of `keras.optimizers.schedules`, and its arguments, among which
+    `decay_epochs`, `warmup_epochs` and `boundary_epochs` count epochs; see `with_steps`.
     """
 
     name: str
@@ -90,7 +102,7 @@ class Train:
 class Eval:
     """How the entry's figures are measured: importance samples per test image."""
 
-    num_samples: int
+    num_samples: int = 1000
 
     def __post_init__(self):
         checks.positive_int("eval.num_samples", self.num_samples)
@@ -124,17 +136,17 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One zoo entry."""
+    """One zoo entry. A config of a user's own may leave out what has a default: the model's own objective is one."""
 
     name: str
     card: Card
     model: Model
     data: Data
-    objective: Objective
     train: Train
-    eval: Eval
-    reference: Reference
-    num_params: int
+    objective: Objective | None = None
+    eval: Eval = Eval()
+    reference: Reference | None = None
+    num_params: int = 0
     weights: Weights | None = None
 
 
@@ -204,6 +216,55 @@ def as_dict(config):
     return {key: value for key, value in dataclasses.asdict(config).items() if value is not None}
 
 
+def with_steps(config):
+    """Returns a config whose schedules count steps, as Keras' and the objectives' arguments do.
+
+    An epoch is `data.train_size // train.batch_size` steps. `decay_epochs` says when the decay ends, a warm-up before
+    it included: `decay_steps` is what the warm-up leaves.
+
+    Raises:
+        ValueError: a schedule counts epochs and the size is not known; it is in both units; or the warm-up takes all.
+    """
+    table = as_dict(config)
+    optimizer, objective = table["train"]["optimizer"]["args"], table.get("objective", {"args": {}})
+    per_epoch = config.data.train_size // config.train.batch_size
+    if isinstance(optimizer.get("learning_rate"), dict):
+        where = "train.optimizer.args.learning_rate"
+        rate = _in_steps(optimizer["learning_rate"], where, per_epoch)
+        if "decay_epochs" in optimizer["learning_rate"]:
+            rate["decay_steps"] -= rate.get("warmup_steps", 0)
+            if rate["decay_steps"] < 1:
+                raise ValueError(
+                    f"`{where}.decay_epochs` must end after the warm-up. Received: {config.train.optimizer}"
+                )
+        optimizer["learning_rate"] = rate
+    objective["args"] = _in_steps(objective["args"], "objective.args", per_epoch)
+    return parse(table)
+
+
+def _in_steps(args, where, per_epoch):
+    found = {}
+    for key, value in args.items():
+        if key in STEPS_OF:
+            if STEPS_OF[key] in args:
+                raise ValueError(f"`{where}.{key}` must be left out with `{STEPS_OF[key]}`. Received: {value}")
+            if not per_epoch:
+                raise ValueError(
+                    f"`data.train_size` must be at least `train.batch_size`, because `{where}.{key}` counts epochs; "
+                    "`vaezoo train` takes it from the data. Received: a smaller number, or none"
+                )
+            key, value = STEPS_OF[key], _times(f"{where}.{key}", value, per_epoch)
+        found[key] = value
+    return found
+
+
+def _times(where, epochs, per_epoch):
+    """Returns the steps of a number of epochs, or of a list of them, rounded."""
+    if isinstance(epochs, list):
+        return [_times(where, each, per_epoch) for each in epochs]
+    return round(checks.non_negative(where, epochs) * per_epoch)
+
+
 def override(text):
     """Parses "train.epochs=3": the dotted key, and the value as TOML, or as a string where it is none."""
     key, equals, value = text.partition("=")
@@ -221,6 +282,8 @@ def _replace(table, keys, value, where=""):
         if not isinstance(inner, dict):
             raise ValueError(f"`{where}{keys[0]}` must be a table to set `{keys[1]}` in it. Received: {inner!r}")
         value = _replace(inner, keys[1:], value, f"{where}{keys[0]}.")
+    # A duration in steps takes the place of one in epochs, and the other way round.
+    table = {key: kept for key, kept in table.items() if key != OTHER_UNIT.get(keys[0])}
     return {**table, keys[0]: value}
 
 

@@ -1,5 +1,6 @@
 """Models by name: built, compiled, with weights that are checked before they are read."""
 
+import fnmatch
 import os
 import pathlib
 import shutil
@@ -7,16 +8,18 @@ import urllib.request
 import warnings
 
 from vaezoo import checks, files
-from vaezoo.zoo import config
+from vaezoo.zoo import config, registry
 
 # TensorFlow is imported where a model is built: names and cards must not wait for it.
 
 RUN_WORDS = "words.txt"  # in the folder of a run on documents: the words that they count, one to a line
 
 
-def list_models():
-    """Returns the names of the zoo's entries."""
-    return config.names()
+def list_models(pattern="*"):
+    """Returns the names of the zoo's entries that match a pattern such as "*mnist*"; see `fnmatch`."""
+    if not isinstance(pattern, str):
+        raise ValueError(f"`pattern` must be a string such as '*mnist*'. Received: {pattern!r}")
+    return fnmatch.filter(config.names(), pattern)
 
 
 def info(name):
@@ -26,6 +29,11 @@ def info(name):
 
 def load(name, weights="pretrained", **overrides):
     """Returns a built, compiled model of the zoo.
+
+    It is compiled with the entry's optimizer, whose learning rate follows a schedule made for the entry's own data and
+    epochs: most schedules end at a rate of 0, and `fit` beyond their end moves nothing. To train on other data or for
+    longer, use `vaezoo.train`, which takes the steps of an epoch from the data, or compile again with a rate of your
+    own: `model.compile(keras.optimizers.Adam(1e-3))` keeps the objective.
 
     Args:
         name: an entry of `list_models()`, the path of a config in TOML, or the folder of a training run.
@@ -44,8 +52,17 @@ def load(name, weights="pretrained", **overrides):
 def load_config(settings, weights):
     """Returns the compiled model of a `config.Config`, with the weights of a path, or fresh ones for None."""
     model = build(settings)
-    if weights is not None:
+    if weights is None:
+        return model
+    try:
         load_weights(model, weights)
+    except ValueError:
+        if model.count_params() != settings.num_params:
+            raise ValueError(
+                f"`weights` must be of a model with these arguments: it has {model.count_params()} parameters, "
+                f"{settings.name} as it is {settings.num_params}; add weights=None. Received: {weights}"
+            ) from None
+        raise
     return model
 
 
@@ -93,22 +110,27 @@ def check_words(name, settings, given):
 def build(settings, *, jit_compile=None, steps_per_execution=1):
     """Returns the model of a `vaezoo.zoo.config.Config`, compiled, its weights drawn from the config's seed.
 
+    Schedules that count epochs count those of `data.train_size` examples, which is also a model's `num_examples`.
+
     Args:
         settings: the config.
         jit_compile: instead of the config's.
         steps_per_execution: as in `keras.Model.compile`.
     """
-    from vaezoo.models import MODELS, OBJECTIVES
     from vaezoo.noise import keras_seed
 
-    model_class = MODELS[checks.one_of("model.name", settings.model.name, MODELS)]
-    objective_class = OBJECTIVES[checks.one_of("objective.name", settings.objective.name, OBJECTIVES)]
-    optimizer = _optimizer(settings.train.optimizer)
+    settings = config.with_steps(settings)
+    model_class, optimizer, objective = registry.model(settings.model.name), _optimizer(settings.train.optimizer), None
+    if settings.objective is not None:
+        objective_class = registry.objective(settings.objective.name)
+        objective = _call("objective.args", objective_class, settings.objective.args)
     with keras_seed(settings.train.seed):
         model = _call("model.args", model_class, settings.model.args)
+    if model.num_examples is not None:
+        model.num_examples.assign(settings.data.train_size)
     model.compile(
         optimizer,
-        _call("objective.args", objective_class, settings.objective.args),
+        objective,
         seed=settings.train.seed,
         jit_compile=settings.train.jit_compile if jit_compile is None else jit_compile,
         steps_per_execution=steps_per_execution,
@@ -159,7 +181,7 @@ def _optimizer(settings):
 
 def _call(where, function, args):
     """Calls with a config's arguments; an unknown or a missing one fails with the config's key."""
-    known = checks.parameters(function)
+    known = registry.arguments(function) if where == "model.args" else checks.parameters(function)
     if where == "model.args":
         known += ["dtype", "name"]  # which every Keras model takes
     for key in args:

@@ -12,11 +12,34 @@ def default_directory(name, settings):
     return pathlib.Path(name) if config.is_run(name) else pathlib.Path("runs") / settings.name
 
 
+def keep_durations(directory, settings):
+    """Returns a config with the steps of the folder's run where the config counts epochs: runs of old count steps."""
+    if not config.is_run(directory):
+        return settings
+    kept = {}
+    for where in ("train.optimizer.args.learning_rate", "objective.args"):
+        before, now = (_table(config.as_dict(each), where.split(".")) for each in (config.read(directory), settings))
+        for epochs, steps in config.STEPS_OF.items():
+            if epochs in now and steps in before:
+                kept[f"{where}.{steps}"] = before[steps]
+    return config.parse(config.as_dict(settings), kept)
+
+
+def _table(table, keys):
+    """Returns the table at some keys; an empty one where a key is missing or names none."""
+    for key in keys:
+        table = table.get(key, {}) if isinstance(table, dict) else {}
+    return table if isinstance(table, dict) else {}
+
+
 def check_same_run(directory, settings, words):
     """Raises if the folder holds a run of another recipe (epochs may be added), or one that counts other words."""
     if not config.is_run(directory):
         return
-    different = _differences(_decisive(config.read(directory)), _decisive(settings))
+    before, now = _decisive(config.read(directory)), _decisive(settings)
+    if not before["data"]["train_size"]:  # a run made before sizes were kept
+        now["data"]["train_size"] = 0
+    different = _differences(before, now)
     if different:
         raise ValueError(
             f"`directory` must hold a run of the same config. Received: {directory}, which differs in: "
@@ -42,7 +65,7 @@ def _decisive(settings):
     """Returns what decides a run's weights after any number of epochs, as JSON would give it back."""
     table = json.loads(json.dumps(config.as_dict(settings)))
     table["train"].pop("epochs")
-    return {part: table[part] for part in ("model", "data", "objective", "train")}
+    return {part: table.get(part) for part in ("model", "data", "objective", "train")}
 
 
 def _differences(before, now, where=""):

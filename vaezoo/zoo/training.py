@@ -9,7 +9,7 @@ import keras
 from vaezoo import data, files
 from vaezoo.domains import IMAGES
 from vaezoo.zoo import callbacks as vaezoo_callbacks
-from vaezoo.zoo import config, loading, run_folder, workers
+from vaezoo.zoo import config, loading, registry, run_folder, workers
 
 MOST_STEPS_PER_EXECUTION = 50  # a step of a small MLP takes 4 ms, Keras' own loop around it up to 1
 
@@ -18,11 +18,12 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
     """Trains a zoo entry, or a config of the user's own, and returns the model with its last weights.
 
     The run's folder receives `config.json`, `state.npz` (what `resume` reads), `last.weights.h5`, `best.weights.h5` (by
-    the ELBO on the validation part), `log.csv`, `images/`, of a model of images, `words.txt`, of a model of documents
-    whose words are known, and `tensorboard/`.
+    the model's `monitor`, such as the ELBO on the validation part), `log.csv`, `images/`, of a model that generates
+    images, `words.txt`, of a model of documents whose words are known, and `tensorboard/`.
 
-    Data that are given (`splits`, or "data.name" among the overrides), and documents, decide the model's `image_shape`,
-    unless it is among the overrides itself.
+    Data that are given (`splits`, or "data.name" among the overrides), and documents, decide the model's `image_shape`
+    (or `example_shape`), unless it is among the overrides itself. Data decide how many steps the epochs of schedules
+    have.
 
     Several workers: with TF_CONFIG set, call this before any other use of TensorFlow, with a `directory` that all
     workers can read; the chief writes it.
@@ -67,16 +68,23 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
                         f"`directory` must not hold a run, unless it is to be resumed (--resume). Received: {directory}"
                     )
             splits = splits or data.load(settings.data.name)
-            if "model.args.image_shape" not in overrides and (given or transform == "counts"):
-                shape = list(splits.train.images.shape[1:])
-                settings = config.parse(config.as_dict(settings), {"model.args.image_shape": shape})
+            derived = {"data.train_size": len(splits.train.images)}
+            shape_key = "image_shape" if "image_shape" in settings.model.args else "example_shape"
+            if f"model.args.{shape_key}" not in overrides and (given or transform == "counts"):
+                derived[f"model.args.{shape_key}"] = list(splits.train.images.shape[1:])
+            settings = config.parse(config.as_dict(settings), derived)
+            if resume:
+                settings = run_folder.keep_durations(directory, settings)
             if chief and resume:
                 run_folder.check_same_run(directory, settings, splits.words)
             if settings.data.labels:
                 splits = data.draw_labels(splits, settings.data.labels, settings.data.label_seed)
-            batches, steps = _batches(splits, settings)
+            supervised = registry.model(settings.model.name).supervised
+            if supervised and splits.train.labels is None:
+                raise ValueError(f"`data` must have labels, which {settings.model.name} learns from. Received: none")
+            batches, steps = _batches(splits, settings, supervised)
             validation = data.transform_once(splits.validation.images, transform)
-            if settings.data.labels:
+            if settings.data.labels or supervised:
                 validation = validation, splits.validation.labels
         alone = strategy.num_replicas_in_sync == 1
         with strategy.scope():
@@ -108,11 +116,11 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
                 f"`directory` must be a folder that all workers share. Received: {directory}, which is not"
             )
         if first_epoch:
-            batches, _ = _batches(splits, settings, first_epoch)
+            batches, _ = _batches(splits, settings, supervised, first_epoch)
         own = [vaezoo_callbacks.StopOnNaN(), vaezoo_callbacks.MeasureAverages()]
         if chief:
             own += [keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False)]
-            if model.domain is IMAGES:
+            if model.domain is IMAGES and len(model.example_shape) == 3 and model.generate is not None:
                 own += [vaezoo_callbacks.ImageGrid(directory / "images")]
         own += [state]  # the last, so that an epoch whose state is on disk has its picture and its curves
         if first_epoch < recipe.epochs:
@@ -131,13 +139,14 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
         return model
 
 
-def _batches(splits, settings, first_epoch=0):
+def _batches(splits, settings, supervised, first_epoch=0):
     return data.training_batches(
         splits.train.images,
         settings.data.transform,
         batch_size=settings.train.batch_size,
         seed=settings.train.seed,
         first_epoch=first_epoch,
+        labels=splits.train.labels if supervised else None,
         labelled=splits.labelled if settings.data.labels else None,
     )
 
