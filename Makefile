@@ -1,5 +1,7 @@
 # make demo   installs into .venv, then trains, measures, draws and exports a VAE on embedded data
-# make test   installs into .venv, then runs the whole test suite
+# make test   installs into .venv, then runs what a change can break first: at most 12 minutes on 2 cores
+# make test-all   every system, entry, format and kill loop: an hour
+# make test-share SHARE=I/N   share I (from 0) of N of what `make test` leaves to `make test-all`
 # make check  format, lint and the fast tests: before each commit
 
 PYTHON ?= python3.11
@@ -8,10 +10,11 @@ LOCK ?= requirements.lock
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 VAEZOO = $(VENV)/bin/vaezoo
 DEMO = demo
-# A file of tests per core: most of a test is tracing, which takes one.
-PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile
+# A process per core, because most of a test is tracing, which takes one; tests/conftest.py says what shares a process.
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto
+SHARE ?= 0/6
 
-.PHONY: install demo test check test-lowest lock clean
+.PHONY: install demo test test-all test-share check test-lowest lock clean
 
 install: $(VENV)/.installed
 
@@ -36,12 +39,18 @@ demo: install
 	@echo "SavedModel and LiteRT:                     $(DEMO)/export"
 
 test: install
+	$(PYTEST) -m "not rest"
+
+test-all: install
 	$(PYTEST)
+
+test-share: install
+	$(PYTEST) -m rest --share $(SHARE)
 
 check: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not rest"
 
 # The suite on the lowest versions that pyproject.toml admits, in a venv of its own.
 test-lowest:

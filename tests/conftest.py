@@ -1,4 +1,4 @@
-"""What the tests share: quiet TensorFlow, tiny models, and the reason why real data is missing."""
+"""What the tests share: quiet TensorFlow, a case of each system, the marker `rest`, and why real data is missing."""
 
 import contextlib
 import io
@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -14,138 +15,257 @@ import keras
 import numpy as np
 import pytest
 
+from vaezoo.base import signatures
 from vaezoo.cli import main
 from vaezoo.models import MODELS
 from vaezoo.objectives import Stein
 
 CONSUMER = pathlib.Path(__file__).parents[1] / "export" / "consumer"
 IMAGE_SHAPE = (6, 5, 2)
-# Every system at a size that trains in a moment: name -> constructor arguments, every one of them off its default.
-TINY = {
-    "vae": {
-        "image_shape": IMAGE_SHAPE,
-        "latent_dim": 3,
-        "hidden_units": (7, 8),
-        "activation": "relu",
-        "posterior": "iaf",
-        "posterior_args": {"num_steps": 1, "hidden_units": (4,)},
-        "likelihood": "principal_components_gaussian",
-        "principal_components": 6,
-    },
-    "conv_vae": {
-        "image_shape": IMAGE_SHAPE,
-        "latent_dim": 3,
-        "filters": (4, 5),
-        "hidden_units": 8,
-        "posterior": "iaf",
-        "posterior_args": {"num_steps": 1, "hidden_units": (6, 7), "form": "location_scale"},
-    },
-    "resnet_vae": {
-        "image_shape": IMAGE_SHAPE,
-        "num_blocks": 2,
-        "filters": 4,
-        "latent_filters": 3,
-        "inference": "bottom_up",
-        "flow_steps": 2,
-        "flow_hidden_layers": 1,
-        "flow_form": "gated",
-        "edges": False,
-    },
-    "m1": {
-        "image_shape": IMAGE_SHAPE,
-        "latent_dim": 3,
-        "hidden_units": (7, 8),
-        "activation": "relu",
-        "likelihood": "principal_components_gaussian",
-        "principal_components": 5,
-    },
-    "m2": {
-        "image_shape": IMAGE_SHAPE,
-        "latent_dim": 3,
-        "num_classes": 4,
-        "hidden_units": (7, 8),
-        "activation": "relu",
-        "likelihood": "principal_components_gaussian",
-        "principal_components": 5,
-        "init_stddev": 0.02,
-    },
-    "m1m2": {
-        "image_shape": IMAGE_SHAPE,
-        "latent_dim": 3,
-        "auxiliary_dim": 2,
-        "num_classes": 4,
-        "hidden_units": (7, 8),
-        "m1_hidden_units": (8, 9),
-        "activation": "relu",
-        "likelihood": "principal_components_gaussian",
-        "principal_components": 5,
-    },
-    "adgm": {
-        "image_shape": IMAGE_SHAPE,
-        "latent_dim": 3,
-        "auxiliary_dim": 2,
-        "num_classes": 4,
-        "hidden_units": (7, 8),
-        "activation": "softplus",
-        "batch_normalization": True,
-        "likelihood": "principal_components_gaussian",
-        "principal_components": 5,
-        "init_stddev": 0.02,
-    },
-    "sdgm": {
-        "image_shape": IMAGE_SHAPE,
-        "latent_dim": 3,
-        "auxiliary_dim": 2,
-        "num_classes": 4,
-        "hidden_units": (7, 8),
-        "activation": "softplus",
-        "batch_normalization": True,
-        "likelihood": "principal_components_gaussian",
-        "principal_components": 5,
-        "init_stddev": 0.02,
-    },
-    "stein_vae": {
-        "image_shape": IMAGE_SHAPE,
-        "latent_dim": 3,
-        "hidden_units": (7, 8),
-        "activation": "softplus",
-        "likelihood": "bounded_mean_gaussian",
-        "weight_particles": 2,
-    },
-    "semi_supervised_stein_vae": {
-        "image_shape": IMAGE_SHAPE,
-        "latent_dim": 3,
-        "num_classes": 4,
-        "hidden_units": (7, 8),
-        "activation": "elu",
-        "likelihood": "bounded_mean_gaussian",
-        "weight_particles": 2,
-    },
-    "avae": {
-        "image_shape": IMAGE_SHAPE,
-        "latent_dims": (3, 2),
-        "auxiliary_dims": (4, 3),
-        "hidden_units": (7, 8),
-        "activation": "softplus",
-        "batch_normalization": True,
-        "likelihood": "bounded_mean_gaussian",
-    },
-    "as_vae": {
-        "image_shape": IMAGE_SHAPE,
-        "latent_dim": 3,
-        "filters": (4, 5),
-        "convs_per_stage": 2,
-        "hidden_units": 8,
-        "posterior": "coupling",
-        "posterior_args": {"num_steps": 2, "hidden_units": (6,)},
-        "noise_stddev": 0.05,
-        "discriminator": "joint",
-    },
+
+
+class Case(NamedTuple):
+    """What the tests know of a system.
+
+    Attributes:
+        args: constructor arguments at a size that trains in a moment, every one of them off its default.
+        objective: what the tests train it with. None: the system's own default.
+        frozen_parts: names of the parts that training leaves as they are, and with them part of the loss.
+    """
+
+    args: dict
+    objective: object = None
+    frozen_parts: tuple = ()
+
+
+STEIN = Stein(3, num_examples=40)  # the default objective has too many particles for these sizes
+# Every system.
+CASES = {
+    "vae": Case(
+        {
+            "image_shape": IMAGE_SHAPE,
+            "latent_dim": 3,
+            "hidden_units": (7, 8),
+            "activation": "relu",
+            "posterior": "iaf",
+            "posterior_args": {"num_steps": 1, "hidden_units": (4,)},
+            "likelihood": "principal_components_gaussian",
+            "principal_components": 6,
+        },
+    ),
+    "conv_vae": Case(
+        {
+            "image_shape": IMAGE_SHAPE,
+            "latent_dim": 3,
+            "filters": (4, 5),
+            "hidden_units": 8,
+            "posterior": "iaf",
+            "posterior_args": {"num_steps": 1, "hidden_units": (6, 7), "form": "location_scale"},
+        },
+    ),
+    "resnet_vae": Case(
+        {
+            "image_shape": IMAGE_SHAPE,
+            "num_blocks": 2,
+            "filters": 4,
+            "latent_filters": 3,
+            "inference": "bottom_up",
+            "flow_steps": 2,
+            "flow_hidden_layers": 1,
+            "flow_form": "gated",
+            "edges": False,
+        },
+    ),
+    "m1": Case(
+        {
+            "image_shape": IMAGE_SHAPE,
+            "latent_dim": 3,
+            "hidden_units": (7, 8),
+            "activation": "relu",
+            "likelihood": "principal_components_gaussian",
+            "principal_components": 5,
+        },
+    ),
+    "m2": Case(
+        {
+            "image_shape": IMAGE_SHAPE,
+            "latent_dim": 3,
+            "num_classes": 4,
+            "hidden_units": (7, 8),
+            "activation": "relu",
+            "likelihood": "principal_components_gaussian",
+            "principal_components": 5,
+            "init_stddev": 0.02,
+        },
+    ),
+    "m1m2": Case(
+        {
+            "image_shape": IMAGE_SHAPE,
+            "latent_dim": 3,
+            "auxiliary_dim": 2,
+            "num_classes": 4,
+            "hidden_units": (7, 8),
+            "m1_hidden_units": (8, 9),
+            "activation": "relu",
+            "likelihood": "principal_components_gaussian",
+            "principal_components": 5,
+        },
+        frozen_parts=("m1",),
+    ),
+    "adgm": Case(
+        {
+            "image_shape": IMAGE_SHAPE,
+            "latent_dim": 3,
+            "auxiliary_dim": 2,
+            "num_classes": 4,
+            "hidden_units": (7, 8),
+            "activation": "softplus",
+            "batch_normalization": True,
+            "likelihood": "principal_components_gaussian",
+            "principal_components": 5,
+            "init_stddev": 0.02,
+        },
+    ),
+    "sdgm": Case(
+        {
+            "image_shape": IMAGE_SHAPE,
+            "latent_dim": 3,
+            "auxiliary_dim": 2,
+            "num_classes": 4,
+            "hidden_units": (7, 8),
+            "activation": "softplus",
+            "batch_normalization": True,
+            "likelihood": "principal_components_gaussian",
+            "principal_components": 5,
+            "init_stddev": 0.02,
+        },
+    ),
+    "stein_vae": Case(
+        {
+            "image_shape": IMAGE_SHAPE,
+            "latent_dim": 3,
+            "hidden_units": (7, 8),
+            "activation": "softplus",
+            "likelihood": "bounded_mean_gaussian",
+            "weight_particles": 2,
+        },
+        objective=STEIN,
+    ),
+    "semi_supervised_stein_vae": Case(
+        {
+            "image_shape": IMAGE_SHAPE,
+            "latent_dim": 3,
+            "num_classes": 4,
+            "hidden_units": (7, 8),
+            "activation": "elu",
+            "likelihood": "bounded_mean_gaussian",
+            "weight_particles": 2,
+        },
+        objective=STEIN,
+    ),
+    "avae": Case(
+        {
+            "image_shape": IMAGE_SHAPE,
+            "latent_dims": (3, 2),
+            "auxiliary_dims": (4, 3),
+            "hidden_units": (7, 8),
+            "activation": "softplus",
+            "batch_normalization": True,
+            "likelihood": "bounded_mean_gaussian",
+        },
+    ),
+    "as_vae": Case(
+        {
+            "image_shape": IMAGE_SHAPE,
+            "latent_dim": 3,
+            "filters": (4, 5),
+            "convs_per_stage": 2,
+            "hidden_units": 8,
+            "posterior": "coupling",
+            "posterior_args": {"num_steps": 2, "hidden_units": (6,)},
+            "noise_stddev": 0.05,
+            "discriminator": "joint",
+        },
+    ),
 }
 
 
-# What systems train on that can't do with their own default objective at these sizes.
-DEFAULT_OBJECTIVES = dict.fromkeys(["stein_vae", "semi_supervised_stein_vae"], Stein(3, num_examples=40))
+# A system's shape is where its methods come from: systems that share them run the same code of ours, on other layers.
+
+
+def how_it_trains(system):
+    return methods(system, "compile", "fit", "train_step", "training_gradients", "training_loss")
+
+
+def what_it_infers(system):
+    names = ["terms", "noise", "noise_shape", "prior", "domain", "approximate_posterior", "likelihood_distribution"]
+    names += ["generated", "generate", "encode", "decode", "call", "sample", "log_prob_given_noise"]
+    return methods(system, *names, "importance_estimate", "initialize", "kl_per_dimension", "measure")
+
+
+def which_signatures_it_has(system):
+    has = tuple(getattr(MODELS[system], method) is not None for method in signatures.MAKERS)
+    return *methods(system, "export_signatures"), *has
+
+
+def methods(system, *names):
+    return tuple(getattr(MODELS[system], name) for name in names)
+
+
+def one_per_shape(shape_of, names=tuple(MODELS)):
+    """Parameters of a test: all names, of which those whose shape an earlier one has are `rest`."""
+    seen, parameters = set(), []
+    for name in names:
+        parameters.append(pytest.param(name, marks=[pytest.mark.rest] if shape_of(name) in seen else []))
+        seen.add(shape_of(name))
+    return parameters
+
+
+def pytest_addoption(parser):
+    parser.addoption("--share", metavar="I/N", help="of the tests marked `rest`, run the I-th of N shares: 0 <= I < N")
+
+
+def group_of(nodeid):
+    """What runs in one process, because it shares fixtures: the tests of a system, or of a case of it, in a file."""
+    file, _, test = nodeid.partition("::")
+    parameters = test.partition("[")[2].removesuffix("]").split("-")
+    return "::".join([file, *(value for value in parameters if value.partition(",")[0] in MODELS)][:2])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """xdist's own `--dist loadgroup` does nothing from pytest 9.2 on, and leaves every test to either process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    return ByGroup(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Keeps a share of the rest: whole groups, where they are of a system, or else single tests."""
+    if not config.getoption("--share"):
+        return
+    index, number = map(int, config.getoption("--share").split("/"))
+    units = {}
+    for item in items:
+        if item.get_closest_marker("rest"):
+            group = group_of(item.nodeid)
+            units.setdefault(group if "::" in group else item.nodeid, []).append(item)
+    left_out = {item for i, unit in enumerate(units.values()) if i % number != index for item in unit}
+    config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef):
+    """Fixtures that several tests share start from the same seed, whichever tests ran before."""
+    if fixturedef.scope != "function":
+        keras.utils.set_random_seed(0)
+    return (yield)
 
 
 def vaezoo(*arguments, cwd="."):
@@ -167,9 +287,9 @@ def _same_start():
     keras.utils.set_random_seed(0)
 
 
-@pytest.fixture(params=sorted(MODELS))
+@pytest.fixture(params=one_per_shape(what_it_infers))
 def system(request):
-    """The name of each system in turn."""
+    """The name of each system in turn; one of each shape is not left to `rest`."""
     return request.param
 
 
@@ -178,9 +298,9 @@ def make_tiny():
     """Returns a function that builds a tiny model of a system, compiled."""
 
     def make(system, optimizer=None, objective=None, **settings):
-        model = MODELS[system](**TINY[system])
-        objective = objective or DEFAULT_OBJECTIVES.get(system)
-        model.compile(optimizer or keras.optimizers.Adam(1e-2), objective, **settings)
+        case = CASES[system]
+        model = MODELS[system](**case.args)
+        model.compile(optimizer or keras.optimizers.Adam(1e-2), objective or case.objective, **settings)
         return model
 
     return make

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from scipy.special import log_expit
+from scipy.special import expit, log_expit
 from scipy.stats import multivariate_normal
 
 from vaezoo.base.modes import in_mode
-from vaezoo.layers.batch_norm import averages_held
+from vaezoo.inference.density_ratios import contrast, unpaired
+from vaezoo.layers.batch_norm import BatchNormalization, averages_held
+from vaezoo.layers.discriminators import CodeNet, ImageNet, JointNet, KnownDensities, LogRatios, Pairs
 from vaezoo.models import VAE
-from vaezoo.models.as_vae import ASVAE, DISCRIMINATORS, KnownDensities, LogRatios, Pairs, contrast, unpaired
+from vaezoo.models.as_vae import ASVAE, DISCRIMINATORS
 from vaezoo.objectives import ALI, ELBO, Contest, SymmetricBound, elbo
 from vaezoo.posteriors import POSTERIORS
 
@@ -307,7 +309,7 @@ def test_as_vae_r_of_known_densities_has_the_gradient_of_the_plain_vae():
 def test_a_step_moves_both_players_and_one_on_a_bound_only_one(discriminator):
     model = make(discriminator=discriminator)
     for objective, rivals_move in ((None, True), (ELBO(), False)):
-        model.compile(keras.optimizers.Adam(1e-2), objective)
+        model.compile(keras.optimizers.Adam(1e-2), objective, run_eagerly=True)
         own, rivals = values(model.bound_variables), values(model.discriminators.weights)
         logs = model.fit(IMAGES, batch_size=12, epochs=2, verbose=0).history
         assert np.isfinite(list(logs.values())).all()
@@ -321,6 +323,46 @@ def test_a_step_moves_both_players_and_one_on_a_bound_only_one(discriminator):
         assert len(model.optimizers) == 1 + rivals_move
 
 
+def with_fixed_noise(discriminator, learning_rate):
+    """A game of SGD on pairs that are the same in each step, as long as encoder and decoder are."""
+    model = make(discriminator=discriminator)
+    model.compile(keras.optimizers.SGD(learning_rate))
+    noise = model.game_noise(len(IMAGES), seed=[0, 1])
+    model.game_noise = lambda batch_size, *, seed: noise
+    return model
+
+
+@pytest.mark.parametrize("discriminator", GAMES)
+def test_a_step_climbs_the_objective_and_descends_the_discriminators_loss(discriminator):
+    """SGD's step is the rate times autodiff's gradient of the mean over images: up for one, down for the other."""
+    model = with_fixed_noise(discriminator, 0.1)
+    own, rivals = model.bound_variables, model.discriminators.trainable_variables
+    with tf.GradientTape(persistent=True) as tape:
+        contest, _, loss = play(model, tf.constant(IMAGES), model.game_noise(len(IMAGES), seed=None))
+        value, loss = tf.reduce_mean(model.objective(contest, 0)), tf.reduce_mean(loss)
+    up, down = tape.gradient(value, own), tape.gradient(loss, rivals)
+    assert tf.linalg.global_norm(up) > 0.1
+    assert tf.linalg.global_norm(down) > 0.1
+    expected = [variable + 0.1 * gradient for variable, gradient in zip(own, up, strict=True)]
+    expected += [variable - 0.1 * gradient for variable, gradient in zip(rivals, down, strict=True)]
+    model.train_step(tf.constant(IMAGES))
+    for variable, wanted in zip([*own, *rivals], expected, strict=True):
+        np.testing.assert_allclose(variable, wanted, rtol=1e-4, atol=1e-5, err_msg=variable.path)
+
+
+@pytest.mark.parametrize("discriminator", GAMES)
+def test_the_loss_of_discriminators_falls_on_fixed_pairs(discriminator):
+    """While encoder and decoder rest, each step's is lower than the one before."""
+    model, losses = with_fixed_noise(discriminator, 0.02), []
+    model.optimizer.learning_rate = 0.0
+    before = values(model.bound_variables)
+    for _ in range(4):
+        model.discriminator_tracker.reset_state()
+        losses.append(float(model.train_step(tf.constant(IMAGES))["discriminator_loss"]))
+    assert np.all(np.diff(losses) < 0.0)
+    assert not any(moved(before, model.bound_variables))
+
+
 @pytest.mark.parametrize("discriminator", GAMES)
 def test_discriminators_that_know_nothing_lose_2_log_2_each(discriminator):
     model = make(discriminator=discriminator)
@@ -329,6 +371,105 @@ def test_discriminators_that_know_nothing_lose_2_log_2_each(discriminator):
             layer.kernel.assign(tf.zeros_like(layer.kernel))
     _, _, loss = play(model, tf.constant(IMAGES), model.game_noise(len(IMAGES), seed=[0, 1]))
     np.testing.assert_allclose(loss, (1 if discriminator == "ali" else 2) * 2.0 * np.log(2.0), rtol=1e-6)
+
+
+# The nets in float64, from weights alone, under moving averages.
+
+
+def relu(h):
+    return np.maximum(h, 0.0)
+
+
+def normalized(layer, h):
+    mean, variance, gain, shift = (np.asarray(v) for v in (layer.mean, layer.variance, layer.gain, layer.shift))
+    return gain * (h - mean) / np.sqrt(variance + 1e-4) + shift
+
+
+def dense(layer, h):
+    return h @ np.asarray(layer.kernel, "float64") + (np.asarray(layer.bias) if layer.use_bias else 0.0)
+
+
+def conv(layer, h, strides):
+    h = np.asarray(
+        keras.ops.conv(np.asarray(h, "float64"), np.asarray(layer.kernel, "float64"), strides, padding="same")
+    )
+    return h + (np.asarray(layer.bias) if layer.use_bias else 0.0)
+
+
+def transposed(layer, h, size):
+    """The adjoint of a convolution of stride 2 from twice the maps of h, cut at the lower right."""
+    h = np.asarray(keras.ops.conv_transpose(h, np.asarray(layer.kernel, "float64"), 2, padding="same"))
+    return h[:, : size[0], : size[1]]
+
+
+def layers_of(net, kind):
+    """A Sequential's layers of a kind, in order, to be taken one by one."""
+    return iter([layer for layer in net.layers if isinstance(layer, kind)])
+
+
+def plain_convolutions(net, h, strides):
+    convs, norms = layers_of(net, keras.layers.Conv2D), layers_of(net, BatchNormalization)
+    for stride in strides:
+        h = relu(normalized(next(norms), conv(next(convs), h, stride)))
+    assert next(convs, None) is next(norms, None) is None
+    return h
+
+
+def shaken(net):
+    """All weights, and the moving averages, off their initial values."""
+    rng = np.random.default_rng(5)
+    for weight in net.weights:
+        if weight.dtype == "float32":
+            value = weight + rng.normal(0.0, 0.4, weight.shape)
+            weight.assign(np.exp(value) if "variance" in weight.path else value)
+    return net
+
+
+@pytest.mark.parametrize("convs_per_stage", [1, 2])
+def test_encoder_and_decoder_are_convolutions_normalised_and_rectified(convs_per_stage):
+    model = shaken(make(convs_per_stage=convs_per_stage))
+    maps = plain_convolutions(model.encoder_maps, IMAGES, [2, 1][:convs_per_stage] * 2)
+    layer, norm = (next(layers_of(model.encoder_dense, kind)) for kind in (keras.layers.Dense, BatchNormalization))
+    features = relu(normalized(norm, dense(layer, maps.reshape(len(IMAGES), -1))))
+    np.testing.assert_allclose(model.encoder(IMAGES), features, rtol=1e-3, atol=1e-4)
+
+    z = np.random.default_rng(6).normal(size=(4, 3))
+    kinds = keras.layers.Dense, keras.layers.Conv2D, keras.layers.Conv2DTranspose, BatchNormalization
+    denses, convs, ups, norms = (layers_of(model.decoder, kind) for kind in kinds)
+    h = relu(normalized(next(norms), dense(next(denses), z)))
+    h = relu(normalized(next(norms), dense(next(denses), h))).reshape(4, 2, 2, 5)
+    convs = iter([layer for layer in convs if not isinstance(layer, keras.layers.Conv2DTranspose)])
+    for size in ((3, 3), IMAGE_SHAPE[:2]):
+        for _ in range(convs_per_stage - 1):
+            h = relu(normalized(next(norms), conv(next(convs), h, 1)))
+        h = relu(normalized(next(norms), transposed(next(ups), h, size)))
+    mean, scale = np.split(conv(next(convs), h, 1), 2, axis=-1)
+    for rest in (denses, convs, ups, norms):
+        assert next(rest, None) is None
+    p = model.likelihood_distribution(z.astype("float32"))
+    np.testing.assert_allclose(p.mean(), expit(mean), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(p.stddev(), np.hypot(0.1, expit(scale + np.log(3.0 / 7.0))), rtol=1e-3, atol=1e-4)
+
+
+def test_nets_of_discriminators_are_their_figures():
+    """Convolutions of x, averaged over the image and joined to a layer of z, or flattened; layers; a score."""
+    z = np.random.default_rng(6).normal(size=(24, 3))
+    joint, images, codes = (
+        shaken(net) for net in (JointNet(IMAGE_SHAPE, 3, (4, 5), 8), ImageNet(IMAGE_SHAPE, (4, 5), 8), CodeNet(3, 8))
+    )
+
+    def mlp(net, h):
+        for layer in layers_of(net, keras.layers.Dense):
+            h = relu(dense(layer, h))
+        return h
+
+    h = plain_convolutions(joint.convolutions, IMAGES, [2, 2]).mean(axis=(1, 2))
+    h = mlp(joint.both, np.concatenate([h, mlp(joint.code, z)], axis=-1))
+    np.testing.assert_allclose(joint(IMAGES, z.astype("float32")), dense(joint.score, h)[:, 0], rtol=1e-3, atol=1e-4)
+    h = mlp(images.dense, plain_convolutions(images.convolutions, IMAGES, [2, 2]).reshape(24, -1))
+    np.testing.assert_allclose(images(IMAGES), dense(images.score, h)[:, 0], rtol=1e-3, atol=1e-4)
+    h = mlp(codes.dense, z)
+    np.testing.assert_allclose(codes(z.astype("float32")), dense(codes.score, h)[:, 0], rtol=1e-3, atol=1e-4)
 
 
 class Net:

@@ -6,9 +6,12 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import vaezoo
 from PIL import Image
+
+from vaezoo import data
 
 SMALL = ["--set", "model.args.hidden_units=[16]", "--set", "model.args.latent_dim=2", "--set", "train.epochs=2"]
 
@@ -125,6 +128,24 @@ def test_pictures_of_a_model_with_classes(classes_run, arguments):
     path = f"sdgm_mnist100-{arguments[0]}.png"
     assert result.stdout.strip() == path
     assert Image.open(classes_run / path).size[0] > 100
+
+
+def test_labels_of_ones_own_data_train_and_measure_a_model_with_classes(classes_run):
+    """The digits from a file of arrays have the figures of the digits, the error rate among them."""
+    digits = data.load("digits")
+    arrays = {"train": digits.train.images, "validation": digits.validation.images, "test": digits.test.images}
+    for name, part in (("train", digits.train), ("validation", digits.validation), ("test", digits.test)):
+        arrays[f"{name}_label"] = part.labels
+    np.savez(classes_run / "own.npz", **arrays)
+    result = vaezoo("evaluate", "run", "--data", "own.npz", "--num-samples", 1, "--json", "own.json", cwd=classes_run)
+    assert result.returncode == 0, result.stderr
+    result = vaezoo("evaluate", "run", "--num-samples", 1, "--json", "digits.json", cwd=classes_run)
+    assert result.returncode == 0, result.stderr
+    own, same = (json.loads((classes_run / f"{name}.json").read_text()) for name in ("own", "digits"))
+    assert 0 < own["error_rate"] < 100
+    assert {**own, "seconds": 0} == {**same, "seconds": 0}
+    known = data.draw_labels(data.load(str(classes_run / "own.npz")), 20).known_labels
+    assert (known >= 0).sum() == 20
 
 
 LAYERS = "epoch,log_likelihood,kl_layer_01,kl_layer_02\n1,-9000.0,300.0,200.0\n2,-8000.0,400.0,500.0\n"

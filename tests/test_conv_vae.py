@@ -2,11 +2,13 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import log_expit
 
-from vaezoo.models.conv_vae import ConvVAE, sizes
+from vaezoo.models.conv_vae import ConvVAE, ResidualBlock, TransposedResidualBlock, sizes
 from vaezoo.objectives import ELBO
 from vaezoo.posteriors import POSTERIORS
 
@@ -41,6 +43,82 @@ def test_the_thesis_model_has_the_maps_of_appendix_5a():
     ]
     assert model.encoder.dense.v.shape == (4 * 4 * 32, 450)
     assert model.latent_dim == 32
+
+
+# The nets in float64, from weights alone: kernels g v / ||v||, and the convolutions of Keras.
+
+
+def elu(h):
+    return np.where(h > 0.0, h, np.expm1(np.minimum(h, 0.0)))
+
+
+def kernel_and_bias(layer, out_axis):
+    """g v / ||v||, one norm per output, and b."""
+    v = np.moveaxis(np.asarray(layer.v, "float64"), out_axis, -1)
+    kernel = np.asarray(layer.g) * v / np.sqrt((v**2).sum(axis=tuple(range(v.ndim - 1))))
+    return np.moveaxis(kernel, -1, out_axis), np.asarray(layer.b)
+
+
+def dense(layer, h):
+    kernel, b = kernel_and_bias(layer, -1)
+    return h @ kernel + b
+
+
+def conv(layer, h, strides=1):
+    kernel, b = kernel_and_bias(layer, -1)
+    return np.asarray(keras.ops.conv(h, kernel, strides, padding="same")) + b
+
+
+def transposed(layer, h, size):
+    """The adjoint of the convolution of stride 2 that takes maps of this size to those of h; plus b."""
+    kernel, b = kernel_and_bias(layer, -2)
+    return np.asarray(tf.nn.conv2d_transpose(h, kernel, [len(h), *size, len(b)], 2, "SAME")) + b
+
+
+def randomized(model):
+    """All weights off their initial values: biases too, or an ELU more or less would not show at 0."""
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        weight.assign(weight + rng.normal(0.0, 0.5, weight.shape))
+    return model
+
+
+@pytest.mark.parametrize(("in_filters", "filters", "strides"), [(3, 3, 1), (2, 4, 2)])
+def test_a_residual_block_is_shortcut_plus_two_convolutions_of_elus(in_filters, filters, strides):
+    block = randomized(ResidualBlock(in_filters, filters, strides))
+    h = np.random.default_rng(1).normal(size=(2, 5, 4, in_filters))
+    shortcut = h if strides == 1 else conv(block.shortcut, h, strides)
+    expected = shortcut + conv(block.second, elu(conv(block.first, elu(h), strides)))
+    np.testing.assert_allclose(block(h.astype("float32")), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(6, 4), (5, 3)])
+def test_a_transposed_residual_block_is_shortcut_plus_two_convolutions_of_elus(size):
+    block = randomized(TransposedResidualBlock(3, 2, size))
+    h = np.random.default_rng(1).normal(size=(2, 3, 2, 3))
+    residual = transposed(block.second, elu(conv(block.first, elu(h))), size)
+    expected = transposed(block.shortcut, h, size) + residual
+    np.testing.assert_allclose(block(h.astype("float32")), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_encoder_and_decoder_are_the_chains_of_appendix_5a():
+    """Blocks down, ELU, dense, ELU, the Gaussian's heads; dense, ELU, dense, blocks up, the logits of Bernoullis."""
+    model = randomized(ConvVAE((6, 5, 2), latent_dim=3, filters=(2, 4), hidden_units=5))
+    x = np.random.default_rng(1).integers(0, 2, (3, 6, 5, 2)).astype("float32")
+    encoder, decoder, noise = model.encoder, model.decoder, model.noise(1, 3, seed=[0, 1])
+    h = x.astype("float64")
+    for block in encoder.blocks:
+        h = np.asarray(block(h.astype("float32")), "float64")
+    features = elu(dense(encoder.dense, elu(h).reshape(3, -1)))
+    kernel, bias = (np.asarray(weight) for weight in model.posterior.params.weights)
+    mean, log_sd = np.split(features @ kernel + bias, 2, axis=-1)
+    np.testing.assert_allclose(model.encode(x), mean, rtol=1e-4, atol=1e-5)
+    h = dense(decoder.dense, elu(dense(decoder.hidden, mean + np.exp(log_sd) * noise[0])))
+    h = h.reshape(3, 2, 2, 4)
+    for block in decoder.blocks:
+        h = np.asarray(block(h.astype("float32")), "float64")
+    log_lik = np.sum(x * log_expit(h) + (1.0 - x) * log_expit(-h), axis=(1, 2, 3))
+    np.testing.assert_allclose(model.terms(x, noise).log_lik[0], log_lik, rtol=1e-4)
 
 
 @pytest.mark.parametrize("posterior", sorted(POSTERIORS))

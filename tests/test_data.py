@@ -1,5 +1,7 @@
 """Data: splits, transforms, the order of batches; real sets where they are prepared."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -109,6 +111,13 @@ def test_the_first_images_are_drawn_alike_whatever_their_number(number):
     np.testing.assert_array_equal(data.transform_once(images[:number], "dynamic_binarization"), all_of_them[:number])
 
 
+@pytest.mark.parametrize("transform", ["dynamic_binarization", "uniform_dequantization"])
+def test_no_two_images_of_a_test_set_share_their_noise(transform):
+    """Equal images, 64 pixels of grey 128, come out different, also thousands apart: 2^-64 is the chance of a pair."""
+    values = data.transform_once(np.full((3001, 8, 8, 1), 128, "uint8"), transform)
+    assert len({row.tobytes() for row in values}) == 3001
+
+
 def test_batches_have_static_shapes_so_that_steps_are_compiled_once():
     dataset, steps = data.training_batches(IMAGES, "unit_interval", batch_size=10, seed=0)
     assert steps == 5
@@ -139,6 +148,92 @@ def test_arrays_make_splits():
         data.Splits.from_arrays(IMAGES, IMAGES[:, :2])
 
 
+# Named columns.
+
+LABELS, TAGS = np.arange(53) % 3, np.eye(5)[np.arange(53) % 5]
+
+
+def part(first=0, last=None, **columns):
+    index = slice(first, last)
+    return {"x": IMAGES[index], **{name: column[index] for name, column in columns.items()}}
+
+
+def test_parts_hold_named_columns():
+    splits = data.Splits.from_arrays(*(part(*rows, label=LABELS, tags=TAGS) for rows in ((0, 30), (30, 40), (40, 53))))
+    np.testing.assert_array_equal(splits.test.images, IMAGES[40:])
+    np.testing.assert_array_equal(splits.test.labels, LABELS[40:])
+    np.testing.assert_array_equal(splits.validation.columns["tags"], TAGS[30:40])
+    assert list(splits.train.columns) == ["x", "label", "tags"]
+    few = splits.train.rows(np.array([5, 2]))
+    np.testing.assert_array_equal(few.columns["tags"], TAGS[[5, 2]])
+    np.testing.assert_array_equal(few.labels, LABELS[[5, 2]])
+    drawn = data.draw_labels(splits, 6)
+    np.testing.assert_array_equal(drawn.labelled.columns["tags"], TAGS[drawn.indices])
+
+
+def test_an_image_set_is_made_of_images_and_labels_and_unpacks_into_them():
+    given = data.ImageSet(IMAGES, LABELS)
+    images, labels = given
+    assert images is given.images is IMAGES
+    assert labels is given.labels is LABELS
+    assert data.ImageSet(IMAGES, None).columns.keys() == {"x"}
+
+
+def test_labels_that_are_not_known_are_no_class_to_draw():
+    labels = np.where(LABELS == 2, -1, LABELS)
+    drawn = data.draw_labels(data.Splits.from_arrays(part(label=labels), part(label=labels)), 4)
+    assert sorted(drawn.labelled.labels) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "message"),
+    [
+        ({"label": LABELS}, {}, "`train` must have a column x, the images or counts. Received: label"),
+        (part(labels=LABELS), part(), "`train` must call its classes `label`. Received: labels"),
+        (part(tags=TAGS), part(), "`validation` must have the columns of `train`: x, tags. Received: x"),
+        ({"x": IMAGES, "label": LABELS[:5]}, part(), "`train` must have a row per example, 53, in each column."),
+        (part(label=TAGS), part(), "`label` of `train` must be ints [N] from 0, or -1 for unknown. Received: float64"),
+        (part(label=LABELS - 2), part(), "or -1 for unknown. Received: int64 [53] from -2"),
+    ],
+)
+def test_bad_columns(train, validation, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        data.Splits.from_arrays(train, validation)
+    assert "\n" not in str(error.value)
+
+
+def test_a_table_is_told_its_way_and_not_only_about_word_counts():
+    table = np.random.default_rng(0).random((20, 30))
+    with pytest.raises(ValueError, match=re.escape("scaled to [0, 1], must be images [N, 1, V, 1], train[:, None, :")):
+        data.Splits.from_arrays(table, table)
+    as_images = table[:, None, :, None]
+    assert data.Splits.from_arrays(as_images, as_images).train.images.shape == (20, 1, 30, 1)
+
+
+def test_a_file_of_arrays_has_labels(tmp_path):
+    np.savez(tmp_path / "a.npz", train=IMAGES[:30], train_label=LABELS[:30], test=IMAGES[30:], test_label=LABELS[30:],
+             validation=IMAGES[20:30], validation_label=LABELS[20:30])  # fmt: skip
+    splits = data.load(str(tmp_path / "a.npz"))
+    for name, rows in (("train", slice(30)), ("validation", slice(20, 30)), ("test", slice(30, None))):
+        np.testing.assert_array_equal(getattr(splits, name).labels, LABELS[rows])
+        np.testing.assert_array_equal(getattr(splits, name).images, IMAGES[rows])
+
+
+def test_a_file_without_validation_has_the_last_rows_of_train_and_their_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "HELD_OUT", 10)
+    np.savez(tmp_path / "a.npz", train=IMAGES, train_label=LABELS, test=IMAGES, test_label=LABELS)
+    splits = data.load(str(tmp_path / "a.npz"))
+    np.testing.assert_array_equal(splits.validation.labels, LABELS[43:])
+    np.testing.assert_array_equal(splits.train.labels, LABELS[:43])
+
+
+@pytest.mark.parametrize("name", ["train_labels", "labels", "test_colour"])
+def test_unknown_arrays_of_a_file_are_refused_with_the_legal_names(tmp_path, name):
+    np.savez(tmp_path / "a.npz", train=IMAGES, validation=IMAGES, test=IMAGES, **{name: LABELS})
+    with pytest.raises(ValueError, match=f"train_label, validation_label, test_label, .* Received: .*{name}"):
+        data.load(str(tmp_path / "a.npz"))
+
+
 def test_a_mistyped_name_gets_a_suggestion():
     with pytest.raises(ValueError, match="Did you mean 'mnist'") as error:
         data.load("mnsit")
@@ -160,7 +255,7 @@ def test_sets_too_large_to_be_at_hand_are_read_as_their_papers_do(name, shape, c
 
     with tfds.testing.mock_data(num_examples=20):
         for part in data.TFDS_SPLITS[name]:
-            images, labels = data._read(tfds.builder(name), part)
+            images, labels = sources._read(tfds.builder(name), part)
             assert images.shape == (20, *shape)
             assert images.dtype == np.uint8
             assert labels.min() >= 0
@@ -170,7 +265,7 @@ def test_sets_too_large_to_be_at_hand_are_read_as_their_papers_do(name, shape, c
 def test_a_norb_pair_is_both_images_averaged_over_3x3_and_rounded():
     rng = np.random.default_rng(0)
     example = {key: rng.integers(256, size=(96, 96, 1), dtype=np.uint8) for key in ("image", "image2")}
-    pair, category = data.norb_pair({**example, "label_category": 3})
+    pair, category = sources.norb_pair({**example, "label_category": 3})
     assert category == 3
     for channel, key in enumerate(("image", "image2")):
         means = example[key].reshape(32, 3, 32, 3).mean(axis=(1, 3))

@@ -25,14 +25,15 @@ from vaezoo.base.semi_supervised import SemiSupervisedModel
 from vaezoo.models import MODELS
 from vaezoo.serving import exporting, lite, saved_model
 
-TINY = {system: {**args, "image_shape": (6, 5, 3)} for system, args in conftest.TINY.items()}  # as PNG files can be
+# Of as many channels as PNG files can have.
+ARGS = {system: {**case.args, "image_shape": (6, 5, 3)} for system, case in conftest.CASES.items()}
 # What is exported: name -> system, constructor arguments, and whether it is trained a step with XLA before.
-CASES = {
-    **{system: (system, args, False) for system, args in TINY.items()},
+EXPORTED = {
+    **{system: (system, args, False) for system, args in ARGS.items()},
     "vae, the other posterior and likelihood": (
         "vae",
         {
-            **TINY["vae"],
+            **ARGS["vae"],
             "posterior": "diagonal_gaussian",
             "posterior_args": None,
             "likelihood": "bernoulli",
@@ -40,22 +41,30 @@ CASES = {
         },
         True,
     ),
-    "conv_vae, planar flow": ("conv_vae", {**TINY["conv_vae"], "posterior": "planar", "posterior_args": None}, False),
+    "conv_vae, planar flow": ("conv_vae", {**ARGS["conv_vae"], "posterior": "planar", "posterior_args": None}, False),
     "resnet_vae, bidirectional": (
         "resnet_vae",
-        {**TINY["resnet_vae"], "inference": "bidirectional", "flow_form": "location_scale", "edges": True},
+        {**ARGS["resnet_vae"], "inference": "bidirectional", "flow_form": "location_scale", "edges": True},
         False,
     ),
     "vae, half precision, two channels": (
         "vae",
-        {**TINY["vae"], "image_shape": (6, 5, 2), "dtype": "mixed_bfloat16"},
+        {**ARGS["vae"], "image_shape": (6, 5, 2), "dtype": "mixed_bfloat16"},
         False,
     ),
 }
+# Parameters: of the systems and of the other cases, what `make test` does not leave out.
+BY_SIGNATURES = conftest.one_per_shape(conftest.which_signatures_it_has)
+OTHERS = [
+    "vae, the other posterior and likelihood",
+    "vae, half precision, two channels",
+    pytest.param("conv_vae, planar flow", marks=pytest.mark.rest),
+    pytest.param("resnet_vae, bidirectional", marks=pytest.mark.rest),
+]
 BATCH_SIZES = (1, 9)
 MAX_DIFFERENCE = 1e-5
 
-# Runs each call of calls.json, in a process in which vaezoo cannot be imported.
+# Runs the calls of a file per line of its input, in a process in which vaezoo cannot be imported.
 CHILD = """
 import json, sys
 sys.modules["vaezoo"] = None
@@ -68,13 +77,14 @@ else:
 import numpy as np
 import tensorflow as tf
 
-exports = {}
-for folder, signature, inputs, outputs in json.load(open("calls.json")):
-    if folder not in exports:
-        exports[folder] = tf.saved_model.load(folder).signatures
-    arrays = {name: np.load(path, allow_pickle=True) for name, path in inputs.items()}
-    result = exports[folder][signature](**{name: tf.constant(array) for name, array in arrays.items()})
-    np.savez(outputs, **{name: value.numpy() for name, value in result.items()})
+for line in sys.stdin:
+    export, calls = json.load(open(line.strip()))
+    signatures = tf.saved_model.load(export).signatures
+    for signature, inputs, outputs in calls:
+        arrays = {name: np.load(path, allow_pickle=True) for name, path in inputs.items()}
+        result = signatures[signature](**{name: tf.constant(array) for name, array in arrays.items()})
+        np.savez(outputs, **{name: value.numpy() for name, value in result.items()})
+    print("done", flush=True)
 """
 
 
@@ -154,7 +164,7 @@ def lite_calls_of(model):
 
 def make_model(case):
     """Returns a model whose every weight is off its initial value, and the one that computes the same in float32."""
-    system, args, train_with_xla = CASES[case]
+    system, args, train_with_xla = EXPORTED[case]
     keras.utils.set_random_seed(0)
     model = MODELS[system](**args)
     rng = np.random.default_rng(0)
@@ -170,37 +180,51 @@ def make_model(case):
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory):
-    """Every case, exported once."""
-    folder, exports = tmp_path_factory.mktemp("exports"), {}
-    for index, case in enumerate(CASES):
+def export_of(tmp_path_factory):
+    """Returns a function that exports a case, once."""
+    folder = tmp_path_factory.mktemp("exports")
+
+    @functools.cache
+    def export_of(case):
         model, oracle = make_model(case)
-        paths = exporting.export(model, folder, f"case-{index}", {"case": case})
-        exports[case] = Export(model, *paths, calls_of(oracle), list(lite_calls_of(oracle)))
-    return exports
+        paths = exporting.export(model, folder, f"case-{list(EXPORTED).index(case)}", {"case": case})
+        return Export(model, *paths, calls_of(oracle), list(lite_calls_of(oracle)))
+
+    return export_of
 
 
-@pytest.fixture(params=CASES)
-def exported(request, exports):
-    return exports[request.param]
+@pytest.fixture(scope="module", params=[*BY_SIGNATURES, *OTHERS])
+def case(request):
+    """The name of each case in turn; the tests of one follow each other."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def outputs_without_vaezoo(exports, tmp_path_factory):
-    """A dict from (version's folder, index of the call) to the outputs, from one process for all of them."""
-    folder = tmp_path_factory.mktemp("without_vaezoo")
-    calls, paths = [], {}
-    for export in exports.values():
+def exported(case, export_of):
+    return export_of(case)
+
+
+@pytest.fixture(scope="module")
+def without_vaezoo(tmp_path_factory):
+    """Returns a function that lets another process run the calls of an export, and returns their outputs."""
+    process = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(export):
+        folder, calls = tmp_path_factory.mktemp("without_vaezoo"), []
         for index, call in enumerate(export.calls):
-            stem = f"{export.version.parent.name}-{index}"
-            paths[export.version, index] = folder / f"{stem}.out.npz"
-            inputs = {name: str(folder / f"{stem}.{name}.npy") for name in call.inputs}
+            inputs = {name: str(folder / f"{index}.{name}.npy") for name in call.inputs}
             for name, path in inputs.items():
                 np.save(path, call.inputs[name])
-            calls.append([str(export.version), call.signature, inputs, str(paths[export.version, index])])
-    (folder / "calls.json").write_text(json.dumps(calls))
-    subprocess.run([sys.executable, "-c", CHILD], cwd=folder, check=True, timeout=400)
-    return {key: dict(np.load(path, allow_pickle=True)) for key, path in paths.items()}
+            calls.append([call.signature, inputs, str(folder / f"{index}.out.npz")])
+        (folder / "calls.json").write_text(json.dumps([str(export.version), calls]))
+        process.stdin.write(f"{folder / 'calls.json'}\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "done\n"
+        return [dict(np.load(outputs, allow_pickle=True)) for _, _, outputs in calls]
+
+    yield run
+    process.stdin.close()
+    assert process.wait() == 0
 
 
 @pytest.fixture(scope="module")
@@ -256,15 +280,15 @@ def hashes(folder):
 
 
 def test_every_system_is_exported():
-    assert {system for system, _, _ in CASES.values()} == set(MODELS)
+    assert {system for system, _, _ in EXPORTED.values()} == set(MODELS)
 
 
 # SavedModel.
 
 
-def test_saved_model_without_vaezoo_equals_keras(exported, outputs_without_vaezoo):
-    for index, call in enumerate(exported.calls):
-        assert_same_outputs(outputs_without_vaezoo[exported.version, index], call.expected)
+def test_saved_model_without_vaezoo_equals_keras(exported, without_vaezoo):
+    for call, outputs in zip(exported.calls, without_vaezoo(exported), strict=True):
+        assert_same_outputs(outputs, call.expected)
 
 
 def test_saved_model_has_every_form_of_the_signatures_and_the_first_is_the_default(exported, signatures_of):
@@ -295,7 +319,7 @@ def test_model_card_says_what_goes_in_and_what_comes_out(exported, signatures_of
     assert card["tensorflow"] == tf.__version__
     assert card["image_shape"] == list(exported.model.example_shape)
     assert card["image_range"] == {"float32": [0, 1], "uint8": [0, 255]}
-    assert card["card"]["case"] in CASES
+    assert card["card"]["case"] in EXPORTED
     signatures = signatures_of(exported.version)
     assert set(card["signatures"]) == set(signatures) - {"serving_default"}
     for name, described in card["signatures"].items():
@@ -307,10 +331,10 @@ def test_model_card_says_what_goes_in_and_what_comes_out(exported, signatures_of
             }
 
 
-def test_half_precision_is_exported_in_float32_near_what_the_model_computes(exports):
-    export = exports["vae, half precision, two channels"]
-    call = export.calls[0]
-    half = export.model.encode(call.inputs["images"])
+@pytest.mark.parametrize("case", ["vae, half precision, two channels"], indirect=True)
+def test_half_precision_is_exported_in_float32_near_what_the_model_computes(exported):
+    call = exported.calls[0]
+    half = exported.model.encode(call.inputs["images"])
     np.testing.assert_allclose(half, call.expected["z"], atol=0.05)  # bfloat16 has 8 bits
     assert abs(half - call.expected["z"]).numpy().max() > MAX_DIFFERENCE
 
@@ -342,11 +366,11 @@ def test_other_seeds_give_other_samples(exported, signatures_of):
 # The C program.
 
 
-@pytest.mark.parametrize("system", TINY)
-def test_c_consumer_equals_keras(exports, system, consumer, tmp_path):
-    for call in exports[system].calls:
+@pytest.mark.parametrize("case", BY_SIGNATURES, indirect=True)
+def test_c_consumer_equals_keras(exported, consumer, tmp_path):
+    for call in exported.calls:
         if len(next(iter(call.inputs.values()))) == BATCH_SIZES[-1]:
-            assert_same_outputs(run_consumer(consumer, exports[system].version, call, tmp_path), call.expected)
+            assert_same_outputs(run_consumer(consumer, exported.version, call, tmp_path), call.expected)
 
 
 # LiteRT.
@@ -414,16 +438,16 @@ def test_lite_uses_builtin_ops_only(exported, precision):
         assert code.CustomCode() is None
 
 
-def test_lite_runs_where_tensorflow_is_not(exports, tmp_path):
-    export = exports["vae"]
-    call = export.lite_calls[-1]
+@pytest.mark.parametrize("case", ["vae"], indirect=True)
+def test_lite_runs_where_tensorflow_is_not(exported, tmp_path):
+    call = exported.lite_calls[-1]
     np.savez(tmp_path / "inputs.npz", **call.inputs)
     script = f"""
 import sys
 sys.modules["tensorflow"] = None
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-run = Interpreter({str(export.lite["float32"])!r}).get_signature_runner({call.signature!r})
+run = Interpreter({str(exported.lite["float32"])!r}).get_signature_runner({call.signature!r})
 np.savez("outputs.npz", **run(**np.load("inputs.npz")))
 """
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=60)
@@ -449,13 +473,18 @@ def test_lite_samples_are_images_and_never_the_same(exported):
 LITE_FILES = ["vae.float16.tflite", "vae.float32.tflite", "vae.int8.tflite", "vae.lite.json"]
 
 
-def test_second_export_adds_a_version_and_leaves_the_first_alone(tiny, tmp_path):
+def test_second_export_adds_a_version_leaves_the_first_alone_and_prints_nothing(tiny, tmp_path, capfd):
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"  # TensorFlow's own switch, as the command line sets it
     first = exporting.export(tiny, tmp_path, "vae").version
     assert first == tmp_path / "vae" / "1"
     before = hashes(first)
     tiny.set_weights([2.0 * weight for weight in tiny.get_weights()])
     (tmp_path / f"{files.PREFIX}x").mkdir()  # what a killed export left
     second, lite, report = exporting.export(tiny, tmp_path, "vae")
+    printed = capfd.readouterr()
+    # TensorFlow 2.18's converter writes two of its warnings whatever the switch says.
+    lines = [line for line in printed.err.splitlines() if "tf_tfl_flatbuffer_helpers.cc" not in line]
+    assert (printed.out, lines) == ("", [])
     assert second == tmp_path / "vae" / "2"
     assert hashes(first) == before
     images = np.full((2, *tiny.example_shape), 0.5, np.float32)
@@ -515,12 +544,3 @@ def test_name_that_is_no_file_name_is_refused(tiny, tmp_path, name):
     with pytest.raises(ValueError, match="`name` must be letters, digits"):
         exporting.export(tiny, tmp_path, name)
     assert not list(tmp_path.iterdir())
-
-
-def test_exporting_prints_nothing(tiny, tmp_path, capfd):
-    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"  # TensorFlow's own switch, as the command line sets it
-    exporting.export(tiny, tmp_path, "vae")
-    printed = capfd.readouterr()
-    # TensorFlow 2.18's converter writes two of its warnings whatever the switch says.
-    lines = [line for line in printed.err.splitlines() if "tf_tfl_flatbuffer_helpers.cc" not in line]
-    assert (printed.out, lines) == ("", [])

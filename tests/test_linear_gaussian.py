@@ -35,7 +35,7 @@ class LinearGaussianLikelihood(keras.layers.Layer):
 
 class LinearGaussian(LatentVariableModel):
     def __init__(self):
-        super().__init__(image_shape=SHAPE, latent_shape=(LATENTS,))
+        super().__init__(SHAPE, latent_shape=(LATENTS,))
         self.encoder = keras.layers.Flatten()
         self.posterior = FullCovarianceGaussian(DIMS, LATENTS)
         self.decoder = keras.layers.Identity()

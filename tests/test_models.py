@@ -1,8 +1,7 @@
 """The battery over every system in `MODELS`, at tiny sizes.
 
 Nearly all of its time is spent on tracing training steps, which takes as long as several eager ones: a test that needs
-but a step or two runs them eagerly, and what is the same code for all systems is tried on one system of each of the
-ways to train.
+only a step or two runs them eagerly. `make test` runs the battery over one system of each shape, see `one_per_shape`.
 """
 
 import inspect
@@ -14,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import DEFAULT_OBJECTIVES, IMAGE_SHAPE, TINY
+from conftest import CASES, IMAGE_SHAPE, how_it_trains, one_per_shape
 
 from vaezoo.base.labelled import LabelledModel
 from vaezoo.base.semi_supervised import SemiSupervisedModel
@@ -22,36 +21,33 @@ from vaezoo.models import MODELS, SemiSupervisedSteinVAE
 from vaezoo.noise import noise_seed
 from vaezoo.objectives import ELBO, IWAE, Stein, elbo, iwae
 
-# A system of each of the ways to train, and one that starts from data.
-WAYS_TO_TRAIN = ["as_vae", "conv_vae", "m2", "semi_supervised_stein_vae", "stein_vae", "vae"]
+each_system = pytest.mark.parametrize("system", sorted(MODELS))
+each_way_to_train = pytest.mark.parametrize("system", one_per_shape(how_it_trains))
 OBJECTIVES = [ELBO(), IWAE(3)]  # on the KL's closed form, and on draws of it
 
 
-def test_no_way_to_train_is_missing():
-    parts = ("compile", "fit", "train_step", "training_gradients", "training_loss")
-    ways = {system: tuple(getattr(model, part) for part in parts) for system, model in MODELS.items()}
-    assert {ways[system] for system in WAYS_TO_TRAIN} == set(ways.values())
-
-
+@each_system
 def test_tiny_arguments_are_all_off_their_defaults(system):
     parameters = inspect.signature(MODELS[system]).parameters
     named = {name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD}
-    assert TINY[system].keys() == named
-    assert all(TINY[system][name] != parameters[name].default for name in named)
+    assert CASES[system].args.keys() == named
+    assert all(CASES[system].args[name] != parameters[name].default for name in named)
 
 
+@each_system
 def test_config_round_trip_keeps_every_argument(system):
-    model = MODELS[system](**TINY[system], name="other", dtype="mixed_bfloat16")
+    model = MODELS[system](**CASES[system].args, name="other", dtype="mixed_bfloat16")
     again = MODELS[system].from_config(model.get_config())
     assert again.get_config() == model.get_config()
     config = model.get_config()
-    assert {name: config[name] for name in TINY[system]} == TINY[system]
+    assert {name: config[name] for name in CASES[system].args} == CASES[system].args
     assert (again.name, again.dtype_policy.name) == ("other", "mixed_bfloat16")
 
 
+@each_system
 def test_a_misspelt_argument_fails(system):
     with pytest.raises((TypeError, ValueError), match="latnet_dim"):
-        MODELS[system](**TINY[system], latnet_dim=3)
+        MODELS[system](**CASES[system].args, latnet_dim=3)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +80,7 @@ def in_another_process():
     assert process.wait() == 0
 
 
+@each_way_to_train
 def test_saved_model_is_the_same_in_another_process(system, make_tiny, images, tmp_path, in_another_process):
     model = make_tiny(system, objective=ELBO(num_samples=2, analytic_kl=False), seed=7, run_eagerly=True)
     model.fit(images, batch_size=40, epochs=2, verbose=0)
@@ -123,6 +120,7 @@ def test_every_trainable_variable_gets_a_finite_gradient(system, make_tiny, imag
             assert np.any(gradient), (objective, variable.path)
 
 
+@each_way_to_train
 def test_fit_with_xla_traces_its_step_once_and_lowers_the_loss(system, make_tiny, images):
     """Without XLA, half precision has to do it, below."""
     # Not Adam, whose kernels for each variable take as long to compile as the model.
@@ -134,7 +132,7 @@ def test_fit_with_xla_traces_its_step_once_and_lowers_the_loss(system, make_tiny
     model.train_step = lambda data: traces.append(0) or train_step(data)
     history = model.fit(images, batch_size=20, epochs=30, verbose=0).history
     assert len(traces) == 1
-    if system == "m1m2":  # its M1, and with it the noise of log p(x | a), stays as it is: on the same noise, then
+    if CASES[system].frozen_parts:  # of M1M2, the noise of log p(x | a) stays as it is: on the same noise, then
         assert np.mean(elbo(model.terms(images, noise))) > bound + 0.05
     else:
         assert history["loss"][-1] < history["loss"][0] - 1.0
@@ -213,19 +211,20 @@ def test_predict_reconstructs(system, make_tiny, images):
     np.testing.assert_allclose(model.predict(images, verbose=0), model.decode(model.encode(images)), rtol=1e-5)
 
 
+@each_way_to_train
 def test_mixed_precision_keeps_densities_in_float32(system, images):
     """In float16, whose range is the narrowest and whose gradients are scaled."""
-    model = MODELS[system](**TINY[system], dtype="mixed_float16")
-    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(3e-3)), DEFAULT_OBJECTIVES.get(system))
+    model = MODELS[system](**CASES[system].args, dtype="mixed_float16")
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(3e-3)), CASES[system].objective)
     terms = model.terms(images, model.noise(2, len(images), seed=[0, 0]))
     assert terms.log_lik.dtype == terms.kl.dtype == tf.float32
     history = model.fit(images, batch_size=20, epochs=20, verbose=0).history
     assert np.isfinite(history["loss"]).all()
-    learnt = "kl" if system == "m1m2" else "loss"  # its M1 is fixed: log p(x | a) is noise that does not fall
+    learnt = "kl" if CASES[system].frozen_parts else "loss"  # of M1M2, log p(x | a) is noise that does not fall
     assert history[learnt][-1] < history[learnt][0]
 
 
-@pytest.mark.parametrize("system", WAYS_TO_TRAIN)
+@each_way_to_train
 def test_training_data_of_every_common_kind_gives_the_same_loss(system, make_tiny, images):
     labels = np.zeros(len(images))
     dataset = tf.data.Dataset.from_tensor_slices
@@ -247,7 +246,7 @@ def test_training_data_of_every_common_kind_gives_the_same_loss(system, make_tin
     assert np.ptp(list(losses.values())) < 1e-3 * abs(losses["array"]), losses
 
 
-@pytest.mark.parametrize("system", WAYS_TO_TRAIN)
+@each_way_to_train
 def test_steps_per_execution_changes_nothing_but_speed(system, make_tiny, images):
     codes = []
     for steps in (1, 4):

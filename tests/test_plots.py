@@ -6,7 +6,7 @@ from PIL import Image
 from scipy.stats import norm
 
 from vaezoo import plots
-from vaezoo.models import ADGM, M2, VAE
+from vaezoo.models import ADGM, AVAE, M2, VAE
 
 
 @pytest.fixture
@@ -245,14 +245,55 @@ def test_samples_of_a_class_are_the_models(label):
     "picture",
     [
         lambda model, images: plots.analogies(model, images),
-        lambda model, images: plots.auxiliary_space(model, images),
         lambda model, images: plots.manifold(model, label=1),
         lambda model, images: plots.samples(model, label=1),
     ],
 )
 def test_pictures_of_classes_need_a_model_with_classes(model, picture):
-    with pytest.raises(ValueError, match="`model` must be a model with classes, a SemiSupervisedModel. Received: VAE"):
+    with pytest.raises(ValueError, match="`model` must be a model with classes, as an M2. Received: VAE"):
         picture(model, grey_images(2))
+
+
+# Pictures of models that lack what the picture shows: one line that names the model and what it has not.
+PICTURES = {
+    "samples": (lambda model, images: plots.samples(model), "generate", "a prior to draw from"),
+    "reconstructions": (plots.reconstructions, "encode", "an encoder"),
+    "manifold": (lambda model, images: plots.manifold(model), "decode", "a decoder"),
+    "latents": (plots.latents, "encode", "an encoder"),
+    "information": (plots.information, "kl_per_dimension", "Gaussian posteriors"),
+    "posterior_draws": (plots.posterior_draws, "approximate_posterior", "a posterior of one layer"),
+    "auxiliary_space": (plots.auxiliary_space, "auxiliary_posterior", "an auxiliary variable, as an ADGM"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_of_what_a_model_lacks_is_refused(name):
+    picture, attribute, words = PICTURES[name]
+
+    class Lacking(VAE):
+        pass
+
+    setattr(Lacking, attribute, None)
+    message = f"`model` must have {words}.* Received: Lacking, whose `{attribute}` is None"
+    with pytest.raises(ValueError, match=message) as error:
+        picture(Lacking((6, 5, 1), latent_dim=2, hidden_units=(7,)), grey_images(2))
+    assert "\n" not in str(error.value)
+
+
+def test_a_hierarchy_has_no_single_posterior_to_draw_from():
+    model = AVAE((6, 5, 1), (2, 2), (2, 2), hidden_units=(8,))
+    with pytest.raises(ValueError, match="`model` must have a posterior of one layer of latents. Received: AVAE"):
+        plots.posterior_draws(model, grey_images(2))
+
+
+def test_examples_that_are_no_pictures_are_not_drawn():
+    """Rows of a table, [30]: an AxisError of numpy's before."""
+    table = VAE((30,), latent_dim=2, hidden_units=(7,))
+    rows = np.random.default_rng(0).random((4, 30), np.float32)
+    for draw in (plots.samples, plots.manifold, lambda model: plots.reconstructions(model, rows)):
+        with pytest.raises(ValueError, match=r"must be a model of images \[H, W, C\]. Received: VAE of shape \[30\]"):
+            draw(table)
+    assert plots.latents(table, rows).axes
 
 
 def bars(axes):

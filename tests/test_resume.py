@@ -55,6 +55,7 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.rest
 def test_killed_at_20_random_moments_and_resumed_each_time(tmp_path):
     temporary = {**os.environ, "TMPDIR": str(tmp_path)}  # where TensorFlow leaves files when it is killed
     subprocess.run([sys.executable, CHILD, tmp_path, str(KILLS)], check=True, timeout=600, env=temporary)

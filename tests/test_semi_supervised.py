@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import tensorflow as tf
-from conftest import IMAGE_SHAPE, TINY
+from conftest import CASES, IMAGE_SHAPE, how_it_trains, one_per_shape
 
 from vaezoo import data
 from vaezoo.base.labelled import paired_batches
@@ -14,6 +15,7 @@ from vaezoo.base.semi_supervised import SemiSupervisedModel
 from vaezoo.inference.class_sums import expectation_over_classes, one_hot_draw, top_class_and_another
 from vaezoo.layers.batch_norm import MOMENTUM, BatchNormalization
 from vaezoo.models import ADGM, M1, M1M2, M2, MODELS, SDGM
+from vaezoo.noise import Stream, noise_seed
 from vaezoo.objectives import ELBO, SemiSupervisedELBO, alpha, elbo, log_weights
 
 PIXELS = {"likelihood": "bounded_mean_gaussian", "principal_components": 0}
@@ -24,8 +26,8 @@ SYSTEMS = sorted(name for name, model in MODELS.items() if issubclass(model, Sem
 def model(request):
     """A tiny model of each system, trained a few steps with labels, so that its nets mean something."""
     keras.utils.set_random_seed(0)
-    model = MODELS[request.param](**TINY[request.param])
-    model.compile(keras.optimizers.Adam(1e-2), SemiSupervisedELBO(alpha=1.0))
+    model = MODELS[request.param](**CASES[request.param].args)
+    model.compile(keras.optimizers.Adam(1e-2), SemiSupervisedELBO(alpha=1.0), run_eagerly=True)
     x = np.random.default_rng(0).random((40, *IMAGE_SHAPE), np.float32)
     model.fit(x, labels_of(x), batch_size=10, epochs=2, verbose=0)
     return model
@@ -82,7 +84,7 @@ def test_joint_bounds_summed_over_classes_stay_below_the_importance_sampled_evid
 @pytest.mark.parametrize("system", ["m2", "adgm", "sdgm"])
 def test_evidence_is_that_of_draws_from_the_prior(system, images):
     """log p(x) by importance sampling against the mean of p(x | .) over ancestral draws, which needs no q at all."""
-    args = {**TINY[system], **PIXELS, "image_shape": (1, 2, 1), "num_classes": 2}
+    args = {**CASES[system].args, **PIXELS, "image_shape": (1, 2, 1), "num_classes": 2}
     model = MODELS[system](**args)
     for index, weight in enumerate(model.trainable_variables):
         if "decoder" in weight.path or "likelihood" in weight.path:  # of p; q stays near the prior, which covers all
@@ -263,7 +265,7 @@ def test_labels_need_an_objective_that_weighs_them(make_tiny, images):
         make_tiny("m2", objective=ELBO()).fit(images, labels_of(images), verbose=0)
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", one_per_shape(how_it_trains, SYSTEMS))
 @pytest.mark.parametrize("enumerate_classes", [True, False])
 def test_classes_are_learnt_from_few_labels(system, enumerate_classes):
     """Two well-parted kinds of images, two labels of each: nearly all others are classified."""
@@ -271,9 +273,9 @@ def test_classes_are_learnt_from_few_labels(system, enumerate_classes):
     y = np.arange(200) % 2
     x = np.clip(0.7 * (y[:, None, None, None] == (np.arange(30).reshape(6, 5, 1) % 2)), 0, 1) * np.ones((200, 6, 5, 2))
     x = np.clip(x + 0.1 * rng.random(x.shape), 0, 1).astype("float32")
-    model = MODELS[system](**{**TINY[system], **PIXELS, "num_classes": 2})
-    if system == "m1m2":
-        m1 = M1(**{**TINY["m1"], **PIXELS, "latent_dim": 2, "hidden_units": (8, 9)})
+    model = MODELS[system](**{**CASES[system].args, **PIXELS, "num_classes": 2})
+    if CASES[system].frozen_parts:
+        m1 = M1(**{**CASES["m1"].args, **PIXELS, "latent_dim": 2, "hidden_units": (8, 9)})
         m1.compile(keras.optimizers.Adam(1e-2))
         m1.fit(x, epochs=20, batch_size=20, verbose=0)
         model.start_from(m1, x)
@@ -325,9 +327,9 @@ def test_a_dataset_of_pairs_is_refused(make_tiny, images):
 
 
 def test_every_image_may_be_labelled_and_none(make_tiny, images):
-    supervised = make_tiny("m2", objective=SemiSupervisedELBO(alpha=1.0))
+    supervised = make_tiny("m2", objective=SemiSupervisedELBO(alpha=1.0), run_eagerly=True)
     assert "cross_entropy" in supervised.fit(images, np.arange(40) % 4, verbose=0).history
-    assert "cross_entropy" not in make_tiny("m2").fit(images, verbose=0).history
+    assert "cross_entropy" not in make_tiny("m2", run_eagerly=True).fit(images, verbose=0).history
 
 
 def test_arrays_and_datasets_of_both_kinds_train_alike(images):
@@ -336,8 +338,8 @@ def test_arrays_and_datasets_of_both_kinds_train_alike(images):
     losses = []
     for x in (((images[:8], y), images), batches):
         keras.utils.set_random_seed(0)
-        model = ADGM(**{**TINY["adgm"], **PIXELS})
-        model.compile(keras.optimizers.Adam(1e-2), SemiSupervisedELBO(alpha=1.0))
+        model = ADGM(**{**CASES["adgm"].args, **PIXELS})
+        model.compile(keras.optimizers.Adam(1e-2), SemiSupervisedELBO(alpha=1.0), run_eagerly=True)
         losses.append(model.fit(x, batch_size=40, epochs=3, verbose=0).history["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-2)  # the rows' order differs, and with it which noise is whose
 
@@ -345,7 +347,7 @@ def test_arrays_and_datasets_of_both_kinds_train_alike(images):
 def test_components_are_fitted_to_the_unlabelled_images_however_they_come(make_tiny, images):
     labelled, unlabelled = (images[:8], np.arange(8) % 4), images[8:]
     for x in ((labelled, unlabelled), tf.data.Dataset.from_tensors((labelled, unlabelled))):
-        model = make_tiny("adgm", objective=SemiSupervisedELBO(alpha=1.0))
+        model = make_tiny("adgm", objective=SemiSupervisedELBO(alpha=1.0), run_eagerly=True)
         model.fit(x, batch_size=8 if isinstance(x, tuple) else None, verbose=0)
         np.testing.assert_allclose(model.components.mean, unlabelled.reshape(32, -1).mean(axis=0), rtol=1e-5)
 
@@ -432,14 +434,14 @@ def test_measuring_takes_the_averages_and_leaves_them(make_tiny, images):
 
 
 def test_the_stack_keeps_m1_and_ignores_what_m1_does_not_use(images):
-    m1 = M1(**{**TINY["m1"], "latent_dim": 2, "hidden_units": (8, 9)})
+    m1 = M1(**{**CASES["m1"].args, "latent_dim": 2, "hidden_units": (8, 9)})
     m1.posterior.params.kernel.assign(
         np.random.default_rng(0).normal(size=(9, 4)) * [3, 0, 0.1, 0]
     )  # the second is off
-    model = M1M2(**TINY["m1m2"])
+    model = M1M2(**CASES["m1m2"].args)
     model.start_from(m1, images)
     np.testing.assert_array_equal(model.active, [1, 0])
-    model.compile(keras.optimizers.Adam(1e-2), SemiSupervisedELBO(alpha=1.0))
+    model.compile(keras.optimizers.Adam(1e-2), SemiSupervisedELBO(alpha=1.0), run_eagerly=True)
     model.fit(images, labels_of(images), epochs=2, verbose=0)
     for mine, theirs in zip(model.m1.weights, m1.weights, strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -452,10 +454,10 @@ def test_the_stack_keeps_m1_and_ignores_what_m1_does_not_use(images):
 
 
 def test_the_stack_refuses_another_m1(images):
-    model = M1M2(**TINY["m1m2"])
+    model = M1M2(**CASES["m1m2"].args)
     with pytest.raises(ValueError, match="`m1` must be an M1 of the sizes"):
-        model.start_from(M1(**TINY["m1"]), images)
-    small = M1(**{**TINY["m1"], "latent_dim": 2, "hidden_units": (8, 9)})
+        model.start_from(M1(**CASES["m1"].args), images)
+    small = M1(**{**CASES["m1"].args, "latent_dim": 2, "hidden_units": (8, 9)})
     small.posterior.params.kernel.assign(tf.zeros([9, 4]))
     with pytest.raises(ValueError, match="`m1` must be trained. Received one none of whose 2 latents is in use"):
         model.start_from(small, images)
@@ -468,7 +470,7 @@ def test_the_stack_refuses_another_m1(images):
 @pytest.mark.parametrize("system", ["m2", "adgm", "sdgm"])
 def test_labelled_terms_are_the_densities_of_the_equations(system, images, bounded):
     """(3.7), (10): every density by scipy, from the nets' own heads; of pixels, and of principal components."""
-    model = MODELS[system](**{**TINY[system], **(PIXELS if bounded else {})})
+    model = MODELS[system](**{**CASES[system].args, **(PIXELS if bounded else {})})
     model.initialize(images)
     x, y, noise = images[:5], np.array([0, 1, 2, 3, 0]), model.noise(1, 5, seed=[0, 8])
     terms, _ = model.labelled_terms(x, y, noise)
@@ -499,9 +501,241 @@ def test_labelled_terms_are_the_densities_of_the_equations(system, images, bound
     np.testing.assert_allclose(elbo(terms), expected, rtol=1e-4, atol=1e-3)
 
 
+# Every net by numpy, in float64, from weights alone.
+
+ACTIVATIONS = {"relu": lambda h: np.maximum(h, 0.0), "softplus": lambda h: np.logaddexp(0.0, h)}
+
+
+VARIED = np.random.default_rng(4).random((40, *IMAGE_SHAPE), np.float32)
+
+
+@pytest.fixture(scope="module", params=SYSTEMS)
+def shaken(request):
+    """The name of a system, and a model whose weights are all off their initial values, at scales of order 1."""
+    keras.utils.set_random_seed(0)
+    model, rng = MODELS[request.param](**{**CASES[request.param].args, **PIXELS}), np.random.default_rng(4)
+    for weight in model.weights:
+        if weight.dtype == "float32":
+            kernel = len(weight.shape) == 2
+            value = rng.normal(0.0, 0.7 * weight.shape[0] ** -0.5 if kernel else 0.3, weight.shape)
+            start = 0.0 if kernel else weight
+            weight.assign(np.exp(value) if "variance" in weight.path else start + value)
+    if request.param == "m1m2":
+        model.active.assign([1.0, 0.0])
+    log_q_y = Plain(request.param, model, VARIED).log_q_y_at_zero_noise()
+    model.logits.bias.assign_sub(log_q_y.mean(axis=0).astype("float32"))
+    return request.param, model
+
+
+def affine(layer, h):
+    return h @ np.asarray(layer.kernel, "float64") + (0.0 if layer.bias is None else np.asarray(layer.bias))
+
+
+def gaussian(layer, h):
+    """A `DiagonalGaussian`: location and scale."""
+    loc, log_scale = np.split(affine(layer.params, h), 2, axis=-1)
+    return loc, np.exp(log_scale)
+
+
+def plain_net(model, net, **inputs):
+    """A `JointMLP`: each layer is activation(normalized(W h + b)); the first one's W h is a sum over the inputs."""
+    h = sum(affine(net.projections[name], value) for name, value in inputs.items())
+    h = h if net.bias is None else h + np.asarray(net.bias)
+    activation = ACTIVATIONS[keras.activations.serialize(model.activation)]
+    for index in range(len(model.hidden_units)):
+        h = affine(net.hidden[index - 1], h) if index else h
+        if net.normalizations:
+            of = net.normalizations[index]
+            mean, variance, gain, shift = (np.asarray(v) for v in (of.mean, of.variance, of.gain, of.shift))
+            h = gain * (h - mean) / np.sqrt(variance + 1e-4) + shift
+        h = activation(h)
+    return h
+
+
+def plain_mlp(model, net, h):
+    for layer in net.layers:
+        h = ACTIVATIONS[keras.activations.serialize(model.activation)](affine(layer, h)) if layer.weights else h
+    return h
+
+
+class Plain:
+    """The factors (3.2)-(3.5), (4)-(9) of a model, as functions of arrays: locations and scales; log q(y | a, x)."""
+
+    def __init__(self, system, model, x):
+        self.system, self.model, self.x = system, model, x.reshape(len(x), -1).astype("float64")
+        self.active = np.asarray(model.active) if system == "m1m2" else 1.0
+
+    def q_a(self):
+        if self.system == "m1m2":
+            return gaussian(self.model.m1.posterior, plain_mlp(self.model, self.model.m1.encoder, self.x))
+        return gaussian(self.model.auxiliary, plain_net(self.model, self.model.auxiliary_encoder, x=self.x))
+
+    def given(self, a):
+        """What q(y | .) and q(z | y, .) are given."""
+        return {"m2": {"x": self.x}, "m1m2": {"a": a if a is None else self.active * a}}.get(
+            self.system, {"x": self.x, "a": a}
+        )
+
+    def log_q_y(self, a):
+        logits = affine(self.model.logits, plain_net(self.model, self.model.classifier, **self.given(a)))
+        return scipy.special.log_softmax(logits, axis=-1)
+
+    def log_q_y_at_zero_noise(self):
+        return self.log_q_y(self.q_a()[0] if self.model.auxiliary_dim else None)
+
+    def q_z(self, a, y):
+        return gaussian(self.model.posterior, plain_net(self.model, self.model.encoder, y=y, **self.given(a)))
+
+    def p_a(self, y, z):
+        net = self.model.auxiliary_decoder
+        loc, scale = gaussian(self.model.auxiliary_likelihood, plain_net(self.model, net, y=y, z=z))
+        return self.active * loc, np.where(self.active, scale, 1.0)
+
+    def p_x(self, a, y, z):
+        if self.system == "m1m2":
+            h = plain_mlp(self.model, self.model.m1.decoder, a)
+        else:
+            inputs = {"a": a} if self.system == "sdgm" else {}
+            h = plain_net(self.model, self.model.decoder, y=y, z=z, **inputs)
+        logits, log_scale = np.split(affine(self.model.likelihood.params, h), 2, axis=-1)
+        return scipy.special.expit(logits), np.exp(log_scale)
+
+
+def one_hot(labels, num_classes=4):
+    return np.eye(num_classes)[labels]
+
+
+def test_bounds_equal_numpys_nets_and_scipys_densities(shaken):
+    """L(x, y) and log q(y | a, x), draw by draw, of every system."""
+    system, model = shaken
+    x, y, noise = VARIED[:5], np.array([0, 1, 2, 3, 0]), model.noise(2, 5, seed=[0, 8])
+    plain, (noise_a, noise_z, _) = Plain(system, model, x), (np.asarray(part) for part in model._parts(noise))
+    log_density = lambda value, p: scipy.stats.norm.logpdf(value, *p).sum(axis=-1)
+    a, expected = None, np.log(0.25)
+    if model.auxiliary_dim:
+        q_a = plain.q_a()
+        a = q_a[0] + q_a[1] * noise_a
+        expected = expected - log_density(a, q_a)
+    targets = one_hot(y)
+    q_z = plain.q_z(a, targets)
+    z = q_z[0] + q_z[1] * noise_z
+    expected = expected + log_density(plain.x, plain.p_x(a, targets, z)) + log_density(z, (0.0, 1.0))
+    expected = expected - log_density(z, q_z) + (log_density(a, plain.p_a(targets, z)) if model.auxiliary_dim else 0.0)
+    terms, cross_entropy = model.labelled_terms(x, y, noise)
+    np.testing.assert_allclose(log_weights(terms), expected, rtol=1e-5)
+    log_q_y = plain.log_q_y(a) * np.ones((2, 1, 1))  # [S, B, K]
+    np.testing.assert_allclose(cross_entropy, -log_q_y[:, np.arange(5), y].mean(axis=0), rtol=1e-5)
+
+
+def test_class_probabilities_are_the_mean_of_q_of_y_over_ten_draws(shaken, monkeypatch):
+    system, model = shaken
+    asked = []
+    infer = model.infer
+    monkeypatch.setattr(model, "infer", lambda x, noise_a: asked.append(np.asarray(noise_a)) or infer(x, noise_a))
+    probabilities = model.class_probabilities(VARIED)
+    (noise_a,) = asked
+    plain, a = Plain(system, model, VARIED), None
+    if model.auxiliary_dim:
+        assert noise_a.shape == (10, 1, model.auxiliary_dim)
+        assert len(np.unique(noise_a)) == noise_a.size
+        loc, scale = plain.q_a()
+        a = loc + scale * noise_a
+    expected = np.exp(plain.log_q_y(a) * np.ones((10, 1, 1))).mean(axis=0)
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_codes_and_kl_per_dimension_are_those_of_the_most_probable_class(shaken):
+    """log(s_p / s_q) + (s_q^2 + (m_q - m_p)^2) / (2 s_p^2) - 1/2, of a and of z, at zero noise."""
+    system, model = shaken
+    plain = Plain(system, model, VARIED)
+
+    def kl(q, p):
+        return np.log(p[1] / q[1]) + (q[1] ** 2 + (q[0] - p[0]) ** 2) / (2.0 * p[1] ** 2) - 0.5
+
+    q_a = plain.q_a() if model.auxiliary_dim else (None, None)
+    y = one_hot(plain.log_q_y_at_zero_noise().argmax(axis=-1))
+    assert len(np.unique(y, axis=0)) > 1
+    q_z = plain.q_z(q_a[0], y)
+    columns = [kl(q_z, (0.0, 1.0))]
+    if model.auxiliary_dim:
+        columns.insert(0, kl(q_a, plain.p_a(y, q_z[0])))
+    np.testing.assert_allclose(model.encode(VARIED), np.concatenate([q_z[0], y], axis=-1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.kl_per_dimension(VARIED), np.concatenate(columns, axis=-1), rtol=1e-3, atol=1e-5)
+
+
+# Draws of classes.
+
+
+class Codes:
+    """Takes the place of `likelihood_distribution`, and keeps the codes that it is asked for."""
+
+    def __call__(self, z, noise_a=None):
+        self.styles, self.classes = np.split(np.asarray(z), [-4], axis=-1)
+        return self
+
+    def mean(self):
+        return self.classes
+
+
+def noise_with_class(model, uniform):
+    """Noise for one draw per row, whose classes are at given quantiles, [1, B, A + D + 1]."""
+    noise = np.random.default_rng(5).normal(size=(1, len(uniform), *model.noise_shape)).astype("float32")
+    noise[0, :, -1] = scipy.stats.norm.ppf(uniform)
+    return noise
+
+
+def test_each_class_is_drawn_as_often_as_the_others(shaken, monkeypatch):
+    """At 1000 equally spaced quantiles each of 4 classes is drawn 250 times; a histogram of random ones is flat."""
+    _, model = shaken
+    codes = Codes()
+    monkeypatch.setattr(model, "likelihood_distribution", codes)
+    model.generate(noise_with_class(model, (np.arange(1000) + 0.5) / 1000))
+    np.testing.assert_array_equal(codes.classes, np.repeat(np.eye(4), 250, axis=0))
+    lite = next(s for s in model.export_signatures() if s.name == "sample" and s.lite and not s.saved_model)
+    for draw in (lambda: model.sample(4000, seed=0), lambda: lite.function(tf.constant(4000))):
+        draw()
+        assert codes.classes.shape == (4000, 4)
+        assert scipy.stats.chisquare(codes.classes.sum(axis=0)).pvalue > 1e-3
+
+
+def test_classes_are_drawn_by_the_inverse_of_their_cumulative_probabilities():
+    """At 1000 equally spaced quantiles a class of probability p is drawn 1000 p times, in order; at 0 and 1 too."""
+    probs = np.array([0.1, 0.0, 0.35, 0.05, 0.5])
+    log_probs = tf.tile(tf.math.log(tf.constant(probs, tf.float32))[tf.newaxis], [1000, 1])
+    drawn = one_hot_draw(log_probs, tf.constant((np.arange(1000) + 0.5) / 1000, tf.float32))
+    np.testing.assert_array_equal(drawn, np.repeat(np.eye(5), np.round(1000 * probs).astype(int), axis=0))
+    np.testing.assert_array_equal(one_hot_draw(log_probs[:2], tf.constant([0.0, 1.0])), np.eye(5)[[0, 4]])
+
+
+def test_temperature_0_shows_one_image_per_class_and_draws_classes_as_ever(shaken):
+    """z and p(a | y, z) at zero noise; class floor(K Phi(noise)), which no temperature moves."""
+    system, model = shaken
+    num_samples, zeros = 40, np.zeros((4, model.style_dim))
+    noise = model.noise(1, num_samples, seed=noise_seed(3, Stream.SAMPLE))
+    labels = np.floor(4 * scipy.stats.norm.cdf(np.asarray(noise)[0, :, -1])).astype(int)
+    assert set(labels) == {0, 1, 2, 3}
+    plain = Plain(system, model, np.zeros((1, *IMAGE_SHAPE)))
+    a = plain.p_a(np.eye(4), zeros)[0] if model.auxiliary_dim else None
+    of_class = plain.p_x(a, np.eye(4), zeros)[0].reshape(4, *IMAGE_SHAPE)
+    np.testing.assert_allclose(model.sample(num_samples, seed=3, temperature=0.0), of_class[labels], rtol=1e-4)
+    of_three = model.sample(num_samples, seed=3, temperature=0.0, label=3)
+    np.testing.assert_allclose(of_three, of_class[[3] * num_samples], rtol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_temperature_scales_the_draws_of_styles_and_not_those_of_classes(shaken, monkeypatch, temperature):
+    _, model = shaken
+    codes, noise = Codes(), model.noise(1, 100, seed=noise_seed(3, Stream.SAMPLE))
+    monkeypatch.setattr(model, "likelihood_distribution", codes)
+    model.sample(100, seed=3, temperature=temperature)
+    _, noise_z, uniform = model._parts(noise[0])
+    np.testing.assert_allclose(codes.styles, temperature * noise_z, rtol=1e-6)
+    np.testing.assert_array_equal(codes.classes, one_hot(np.floor(4 * np.asarray(uniform)).astype(int)))
+
+
 def test_sdgm_generates_from_a_and_adgm_does_not(images):
     for system, reads_a in ((SDGM, True), (ADGM, False)):
-        model = system(**TINY["sdgm"])
+        model = system(**CASES["sdgm"].args)
         code = model.encode(images)
         one, other = (np.asarray(model.likelihood_distribution(code, tf.fill([40, 2], a)).mean()) for a in (-5.0, 5.0))
         assert np.any(one != other) == reads_a

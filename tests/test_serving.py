@@ -419,6 +419,7 @@ def test_c_consumer_runs_an_entry_with_its_weights(consumer, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.rest
 def test_a_killed_export_never_leaves_anything_broken(tmp_path):
     finished = subprocess.run(
         [sys.executable, CHILD, tmp_path, "50"], capture_output=True, text=True, timeout=1500, check=False

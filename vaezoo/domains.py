@@ -19,6 +19,8 @@ class Domain(NamedTuple):
         values: examples as they are stored -> float32, what the likelihood sees.
         inputs: values -> what encoders see.
         legal: values -> whether all are, for graphs.
+        drawn: whether examples of shape [H, W, C] can be drawn as pictures.
+        of_words: whether an example counts the words of a document, which has topics and a perplexity.
     """
 
     name: str
@@ -28,6 +30,8 @@ class Domain(NamedTuple):
     values: Callable
     inputs: Callable
     legal: Callable
+    drawn: bool = False
+    of_words: bool = False
 
 
 def to_unit_interval(x):
@@ -54,6 +58,7 @@ IMAGES = Domain(
     values=to_unit_interval,
     inputs=lambda x: x,
     legal=lambda x: tf.reduce_all((x >= 0.0) & (x <= 1.0)),
+    drawn=True,
 )
 # Encoders see log(1 + x): of a word that is said once or a hundred times, the first time tells most.
 COUNTS = Domain(
@@ -64,6 +69,7 @@ COUNTS = Domain(
     values=to_counts,
     inputs=tf.math.log1p,
     legal=lambda x: tf.reduce_all((x >= 0.0) & tf.math.is_finite(x) & (x == tf.floor(x))),
+    of_words=True,
 )
 # The rank of an array, with the axis of the examples, tells images from documents.
 DOMAINS_BY_RANK = {4: IMAGES, 2: COUNTS}

@@ -20,3 +20,10 @@ def replica_sum(value):
 def global_batch_size(x):
     """Returns the number of examples x [B, ...] that all replicas in sync see in this step, float32 []."""
     return replica_sum(tf.cast(tf.shape(x)[0], tf.float32))
+
+
+def in_multi_worker_mode():
+    """Returns whether a strategy of several workers, each a process of its own, is in scope."""
+    strategy = tf.distribute.get_strategy()
+    multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return multi_worker and strategy.extended._in_multi_worker_mode()

@@ -1,6 +1,7 @@
-"""Trains on one device and on two replicas, and writes what came of it. Run by test_distribution.py.
+"""Trains on one device and on two replicas, and writes what came of it. Run by test_strategies.py.
 
-Two logical CPUs have to be asked for before TensorFlow starts, hence a process of its own.
+Two logical CPUs have to be asked for before TensorFlow starts, hence a process of its own. Each line of its input names
+a part, and what it is of, e.g. "same_steps iwae"; the results are written to FOLDER/<line>.json.
 
 Usage: python replicas.py FOLDER
 """
@@ -118,18 +119,18 @@ def free_bits_between():
     return FreeBits(nats=float(0.25 * low + 0.75 * high))
 
 
-def same_steps(strategy):
+def same_steps(strategy, objective):
     """Fits the same data with the same noise on one device and on two replicas."""
     results = {}
-    for name, objective in {"elbo": ELBO(), "iwae": IWAE(3), "free_bits": free_bits_between()}.items():
-        for replicas, scope in {"one": None, "two": strategy}.items():
-            model, x = make(HandedInVAE, objective, scope), images(NUMBER)
-            history = model.fit(x, batch_size=BATCH_SIZE, epochs=2, shuffle=False, verbose=0).history
-            results[f"{name} {replicas}"] = {
-                "weights": flat(model),
-                "history": history,
-                "measured": model.evaluate(x, batch_size=BATCH_SIZE, return_dict=True, verbose=0),
-            }
+    objective = {"elbo": ELBO, "iwae": lambda: IWAE(3), "free_bits": free_bits_between}[objective]()
+    for replicas, scope in {"one": None, "two": strategy}.items():
+        model, x = make(HandedInVAE, objective, scope), images(NUMBER)
+        history = model.fit(x, batch_size=BATCH_SIZE, epochs=2, shuffle=False, verbose=0).history
+        results[replicas] = {
+            "weights": flat(model),
+            "history": history,
+            "measured": model.evaluate(x, batch_size=BATCH_SIZE, return_dict=True, verbose=0),
+        }
     return results
 
 
@@ -139,29 +140,27 @@ SYSTEMS = {
 }
 
 
-def flows_and_averages(strategy):
-    """Fits the systems with flows on one device and on two replicas: layers set from data, weights averaged."""
+def flows_and_averages(strategy, system):
+    """Fits a system with flows on one device and on two replicas: layers set from data, weights averaged."""
     results = {}
-    for system, (cls, settings) in SYSTEMS.items():
-        for replicas, scope in {"one": None, "two": strategy}.items():
-            keras.utils.set_random_seed(0)
-            with (scope or tf.distribute.get_strategy()).scope():
-                model = cls(IMAGE_SHAPE, **settings)
-                # Not Adam or Adamax, which make whole steps of gradients that are 0 but for rounding.
-                optimizer = keras.optimizers.SGD(3e-6, use_ema=True, ema_momentum=0.9)
-                model.compile(optimizer, FreeBits(0.1))
-            x = images(8 * 3)
-            with (scope or tf.distribute.get_strategy()).scope():
-                model.initialize(x[:8])
-            found = {"initial": flat(model)}
-            averages = callbacks.MeasureAverages()
-            model.fit(x, validation_data=x, batch_size=7, epochs=2, shuffle=False, verbose=0, callbacks=[averages])
-            found["averages"] = flat(model)  # with which `fit` ends
-            copies = (
-                [scope.experimental_local_results(weight.value) for weight in model.trainable_weights] if scope else []
-            )
-            found["spread"] = float(max((np.abs(one - other).max() for one, other in copies), default=0.0))
-            results[f"{system} {replicas}"] = found
+    cls, settings = SYSTEMS[system]
+    for replicas, scope in {"one": None, "two": strategy}.items():
+        keras.utils.set_random_seed(0)
+        with (scope or tf.distribute.get_strategy()).scope():
+            model = cls(IMAGE_SHAPE, **settings)
+            # Not Adam or Adamax, which make whole steps of gradients that are 0 but for rounding.
+            optimizer = keras.optimizers.SGD(3e-6, use_ema=True, ema_momentum=0.9)
+            model.compile(optimizer, FreeBits(0.1))
+        x = images(8 * 3)
+        with (scope or tf.distribute.get_strategy()).scope():
+            model.initialize(x[:8])
+        found = {"initial": flat(model)}
+        averages = callbacks.MeasureAverages()
+        model.fit(x, validation_data=x, batch_size=7, epochs=2, shuffle=False, verbose=0, callbacks=[averages])
+        found["averages"] = flat(model)  # with which `fit` ends
+        copies = [scope.experimental_local_results(weight.value) for weight in model.trainable_weights] if scope else []
+        found["spread"] = float(max((np.abs(one - other).max() for one, other in copies), default=0.0))
+        results[replicas] = found
     return results
 
 
@@ -241,12 +240,16 @@ def broken_replica(strategy):
     return "no error"
 
 
-def zoo_entry(folder):
+def kind(strategy):
+    return [type(strategy).__name__, strategy.num_replicas_in_sync]
+
+
+def zoo_entry(strategy):
     """Trains a zoo entry for 2 epochs, once at a stretch, and once in two parts."""
 
     def train(name, epochs, **settings):
         overrides = {"model.args.hidden_units": [8], "train.epochs": epochs}
-        return training.train("vae_digits", directory=folder / name, overrides=overrides, verbose=0, **settings)
+        return training.train("vae_digits", directory=FOLDER / name, overrides=overrides, verbose=0, **settings)
 
     whole = train("whole", 2)
     train("parts", 1)
@@ -257,23 +260,20 @@ def flat(model):
     return np.concatenate([weight.ravel() for weight in model.get_weights()]).astype(float).tolist()
 
 
-def main(folder):
+PARTS = (kind, same_steps, flows_and_averages, semi_supervised, stein, game, own_noise, broken_replica, zoo_entry)
+
+
+def main():
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * REPLICAS)
     strategy = workers.default_strategy()
-    results = {
-        "strategy": [type(strategy).__name__, strategy.num_replicas_in_sync],
-        "same_steps": same_steps(strategy),
-        "flows_and_averages": flows_and_averages(strategy),
-        "semi_supervised": semi_supervised(strategy),
-        "stein": stein(strategy),
-        "game": game(strategy),
-        "own_noise": own_noise(strategy),
-        "broken_replica": broken_replica(strategy),
-        "zoo_entry": zoo_entry(folder),
-    }
-    (folder / "results.json").write_text(json.dumps(results), "utf-8")
+    parts = {part.__name__: part for part in PARTS}
+    for line in map(str.strip, sys.stdin):
+        name, *of = line.split()
+        (FOLDER / f"{line}.json").write_text(json.dumps(parts[name](strategy, *of)), "utf-8")
+        print("done", flush=True)
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]))
+    FOLDER = pathlib.Path(sys.argv[1])
+    main()

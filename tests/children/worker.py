@@ -1,4 +1,4 @@
-"""One worker of several: runs `vaezoo` once per list of arguments. Run by test_distribution.py.
+"""One worker of several: runs `vaezoo` once per list of arguments. Run by test_strategies.py.
 
 Usage: TF_CONFIG=... python worker.py RESULTS.json '[["train", ...], ...]'
 """

@@ -34,13 +34,6 @@ class LabelledModel(LatentVariableModel):
         """Images [B, H, W, C] -> q(y | x), [B, K]."""
         raise NotImplementedError
 
-    def predict_proba(self, x, batch_size=500):
-        """Returns the class probabilities of images [N, H, W, C], a numpy array [N, K]; see `class_probabilities`."""
-        self.domain.check("x", x, self.example_shape)
-        checks.positive_int("batch_size", batch_size)
-        parts = (x[first : first + batch_size] for first in range(0, len(x), batch_size))
-        return np.concatenate([np.asarray(self.class_probabilities(part)) for part in parts])
-
     def measure(self, data):
         """Measures the ELBO as the base class does and, of `(x, y)`, the error rate in % where y is known."""
         x, y, _ = keras.utils.unpack_x_y_sample_weight(data)

@@ -16,6 +16,11 @@ class ExampleMean(keras.metrics.Mean):
         self.count.value.assign_add(tf.cast(tf.shape(values)[0], self.count.dtype))
 
 
+def example_means(metrics):
+    """Returns those of a list of metrics that are `ExampleMean`s: what `fit` prints."""
+    return [metric for metric in metrics if isinstance(metric, ExampleMean)]
+
+
 @keras.saving.register_keras_serializable(package="vaezoo")
 class TermHealth(keras.metrics.Metric):
     """Remembers which of the terms broke first, so that a NaN can be traced although it spreads within one step.

@@ -15,7 +15,12 @@ class Objective:
     Attributes:
         num_samples: posterior samples per example.
         analytic_kl: whether `Terms.kl` is to be the closed form instead of the sampled value.
+        labelled_weight: weight of labelled examples; None if the objective is of unlabelled ones only.
+        enumerate_classes: whether the unlabelled bound of a model with classes sums over all of them.
     """
+
+    labelled_weight = None
+    enumerate_classes = True
 
     def get_config(self):
         return dataclasses.asdict(self)

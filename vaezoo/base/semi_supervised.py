@@ -1,4 +1,4 @@
-"""What models with a class share: bounds of labelled and unlabelled images, classification, generation by class.
+"""What models with a class share: bounds of labelled and unlabelled images, and classification.
 
 D. P. Kingma, "Variational inference & deep learning" (2017), section 3.3; L. Maaloe et al., "Auxiliary deep generative
 models" (2016).
@@ -21,15 +21,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
-from vaezoo.base.labelled import LabelledModel, split_data
-from vaezoo.base.objectives import SemiSupervisedELBO
-from vaezoo.base.signatures import Signature, noise_of_rows
+from vaezoo.base.drawn_by_class import DrawnByClass
+from vaezoo.base.labelled import split_data
 from vaezoo.inference.class_sums import expectation_over_classes, one_hot_draw, top_class_and_another
 from vaezoo.inference.terms import Terms
 from vaezoo.layers.batch_norm import averages_held
 from vaezoo.layers.posteriors import reparameterize
-from vaezoo.noise import Stream, noise_seed
-from vaezoo.numerics import log_mean_exp, merge_samples, split_samples, tile_samples
+from vaezoo.numerics import tile_samples
 from vaezoo.replicas import global_batch_size
 
 tfd = tfp.distributions
@@ -52,13 +50,13 @@ class Inference(NamedTuple):
     style: tf.Tensor
 
 
-class SemiSupervisedModel(LabelledModel):
+class SemiSupervisedModel(DrawnByClass):
     """A model p(x, y, z) of images and classes, most of which are not known.
 
     A subclass owes `infer`, `style_posterior`, `features` and `likelihood`, and `auxiliary_prior` if it has an
     auxiliary variable. The code of an image is z, its style, followed by its class, one-hot: [B, D + K].
 
-    Trained on x alone it learns clusters that nothing ties to classes.
+    `DrawnByClass` has what it draws. Trained on x alone it learns clusters that nothing ties to classes.
 
     Args:
         image_shape: tuple of ints (H, W, C).
@@ -76,6 +74,7 @@ class SemiSupervisedModel(LabelledModel):
         self.style_dim = latent_dim
         self.auxiliary_dim = checks.non_negative_int("auxiliary_dim", auxiliary_dim)
 
+    approximate_posterior = None  # q is a chain; see `infer` and `style_posterior`
     components = None  # `PrincipalComponents` of models that see those instead of pixels
 
     def flat(self, x):
@@ -102,16 +101,6 @@ class SemiSupervisedModel(LabelledModel):
         raise NotImplementedError
 
     # The bounds.
-
-    @property
-    def noise_shape(self):
-        """One axis, of the noise of a, of z and of y, [A + D + 1]."""
-        return (self.auxiliary_dim + self.style_dim + 1,)
-
-    def _parts(self, noise):
-        """Splits noise [..., A + D + 1] into that of a, that of z, and uniform draws for y, [...]."""
-        noise_a, noise_z, noise_y = tf.split(noise, [self.auxiliary_dim, self.style_dim, 1], axis=-1)
-        return noise_a, noise_z, tfd.Normal(0.0, 1.0).cdf(noise_y[..., 0])
 
     def class_terms(self, x, inference, y, noise_z, *, analytic_kl=False):
         """Returns log p(x | .), [C, S, B], and the KL columns of a, if there is one, and of z, [C, S, B, G].
@@ -187,7 +176,7 @@ class SemiSupervisedModel(LabelledModel):
         cross_entropy = -tf.reduce_mean(tf.reduce_sum(y * inference.log_q_y, axis=-1), axis=0)
         return Terms(log_lik[0], tf.concat([kl[0], kl_y[..., tf.newaxis]], axis=-1)), cross_entropy
 
-    # Using it.
+    # What is inferred.
 
     def class_probabilities(self, x):
         """Images [B, H, W, C] -> q(y | x), [B, K]: the mean of q(y | a, x) over `AVERAGED` draws of a, always the same.
@@ -204,56 +193,6 @@ class SemiSupervisedModel(LabelledModel):
         y = tf.one_hot(tf.argmax(inference.log_q_y[0], axis=-1), self.num_classes)  # [B, K]
         z = self.style_posterior(inference, y[tf.newaxis, tf.newaxis]).mean()[0, 0]
         return tf.concat([z, y], axis=-1)
-
-    def likelihood_distribution(self, z, noise_a=None):
-        """Codes [B, D + K] -> p(x | a, y, z), batch shape [B], at the a that noise [B, A] gives in p(a | y, z)."""
-        z, y = tf.split(z, [self.style_dim, self.num_classes], axis=-1)
-        a = None
-        if self.auxiliary_dim:
-            p = self.auxiliary_prior(y, z)
-            a = p.mean() if noise_a is None else p.bijector.forward(noise_a)
-        return self.likelihood.distribution(self.features(y, z, a))
-
-    def generated(self, noise, label=None):
-        """Returns p(x | a, y, z) at the draw from the prior that noise stands for: batch shape [B].
-
-        Args:
-            noise: from `noise(1, B)`.
-            label: classes, ints [B]; None draws them.
-        """
-        noise_a, noise_z, uniform = self._parts(noise[0])
-        if label is None:
-            label = tf.minimum(tf.cast(uniform * self.num_classes, tf.int32), self.num_classes - 1)
-        y = tf.one_hot(label, self.num_classes)
-        return self.likelihood_distribution(tf.concat([noise_z, y], axis=-1), noise_a)
-
-    def generate(self, noise, label=None):
-        """Returns E[x | a, y, z] for a draw from the prior, images [B, H, W, C]; arguments as for `generated`."""
-        return self.generated(noise, label).mean()
-
-    def log_prob_given_noise(self, x, noise):
-        """Returns log p(x | .) at the a and z that noise gives in the prior, the mean over all classes, [S, B]."""
-        num_samples = tf.shape(noise)[0]
-        images, rows = tile_samples(self.domain.values(x), num_samples), merge_samples(noise)[tf.newaxis]
-        log_p = [
-            self.generated(rows, tf.fill(tf.shape(rows)[1:2], label)).log_prob(images)
-            for label in range(self.num_classes)
-        ]
-        return split_samples(log_mean_exp(tf.stack(log_p), axis=0), num_samples)
-
-    def sample(self, num_samples, *, seed, temperature=1.0, label=None):
-        """Returns E[x | a, y, z] for draws from the prior, [num_samples, H, W, C].
-
-        As in the base class, but that `temperature` scales a and z and not the draw of the class, and that `label`, a
-        class or one for each sample, sets it.
-        """
-        num_samples = checks.positive_int("num_samples", num_samples)
-        checks.non_negative("temperature", temperature)
-        noise = self.noise(1, num_samples, seed=noise_seed(seed, Stream.SAMPLE))
-        scale = tf.concat([tf.fill([self.auxiliary_dim + self.style_dim], float(temperature)), [1.0]], axis=0)
-        if label is not None:
-            label = np.broadcast_to(checks.labels("label", label, self.num_classes), (num_samples,))
-        return self.generate(scale * noise, label)
 
     def kl_per_dimension(self, x):
         """Returns the KL of each value of a, then of z, from its prior, given the most probable class, nats [B, A + D].
@@ -278,13 +217,13 @@ class SemiSupervisedModel(LabelledModel):
         x = self.examples_of(x)
         objective, step = self.objective, self.optimizer.iterations
         options = {"analytic_kl": objective.analytic_kl}
-        enumerate_classes = getattr(objective, "enumerate_classes", True)
-        terms = self.unlabelled_terms(x, self.training_noise(x), enumerate_classes=enumerate_classes, **options)
+        noise = self.training_noise(x)
+        terms = self.unlabelled_terms(x, noise, enumerate_classes=objective.enumerate_classes, **options)
         bound = objective(terms, step)  # [B]
         loss = -tf.reduce_sum(bound) / global_batch_size(x)
         if labelled is None:
             return loss, {"loss": -bound, "terms": terms}
-        if not isinstance(objective, SemiSupervisedELBO):
+        if objective.labelled_weight is None:
             raise ValueError(f"`objective` must be a SemiSupervisedELBO to learn from labels. Received: {objective}")
         x_labelled, y = self.examples_of(labelled[0]), labelled[1]
         with averages_held():
@@ -296,28 +235,3 @@ class SemiSupervisedModel(LabelledModel):
         loss -= weight * tf.reduce_sum(labelled_bound) / global_batch_size(x_labelled)
         losses = -bound - weight * tf.reduce_mean(labelled_bound)
         return loss, {"loss": losses, "terms": terms, "cross_entropy": cross_entropy}
-
-    # Exporting it.
-
-    def export_signatures(self):
-        """Returns the base classes' signatures, with a `sample` of LiteRT's own, and `sample_class`."""
-        seed, label = (tf.TensorSpec([None], tf.int32, name) for name in ("seed", "label"))
-
-        def sample_class(seed, label):
-            what = [f"`label` must be in 0..{self.num_classes - 1}. Received:", label]
-            tf.debugging.Assert(tf.reduce_all((label >= 0) & (label < self.num_classes)), what)
-            return {self.domain.name: self.generate(noise_of_rows(self, seed, Stream.SAMPLE), label)}
-
-        def sample_lite(num_samples):
-            # The normal CDF, which else turns noise into a class, is not among LiteRT's builtin ops.
-            label = tf.random.uniform(num_samples[tf.newaxis], maxval=float(self.num_classes))
-            noise = tf.random.normal(tf.stack([1, num_samples, *self.noise_shape]))
-            return {self.domain.name: self.generate(noise, tf.minimum(tf.cast(label, tf.int32), self.num_classes - 1))}
-
-        return [
-            *(
-                s._replace(function=sample_lite) if s.name == "sample" and s.lite else s
-                for s in super().export_signatures()
-            ),
-            Signature("sample_class", sample_class, (seed, label), lite=False),
-        ]

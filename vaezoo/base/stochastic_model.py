@@ -5,16 +5,18 @@ import tensorflow as tf
 
 from vaezoo import checks
 from vaezoo.base import arguments, signatures
+from vaezoo.base.contracts import Contracts
 from vaezoo.base.descent import Descent, after
 from vaezoo.base.global_latents import GlobalLatents
 from vaezoo.base.initialized import InitializedFromData
 from vaezoo.base.inputs import CheckedInputs
-from vaezoo.base.metrics import ExampleMean
+from vaezoo.base.metrics import ExampleMean, example_means
 from vaezoo.base.modes import in_mode
 from vaezoo.domains import IMAGES
+from vaezoo.replicas import in_multi_worker_mode
 
 
-class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent):
+class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent, Contracts):
     """A Keras model whose loss is a function of data and noise.
 
     A subclass owes two methods, which return a dict of values per example, [B], by the names of metrics:
@@ -40,9 +42,6 @@ class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent
     default_objective = staticmethod(lambda: None)  # what `compile` makes if it is given none
     objective, seed = None, 0
     supervised = False  # whether it is trained and measured on (x, y), a class per example
-
-    # What a model has, for exports and figures; None if it has not.
-    encode = decode = generate = terms = class_probabilities = latent_shape = None
 
     def __new__(cls, *args, **kwargs):
         instance = super().__new__(cls, *args, **kwargs)
@@ -174,7 +173,7 @@ class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent
 
     @property
     def metrics(self):
-        return [metric for metric in self._metrics if isinstance(metric, ExampleMean)]
+        return example_means(self._metrics)
 
     def update_metrics(self, measured):
         """Updates the metrics of a dict of measured values, [B], and returns their logs."""
@@ -182,9 +181,7 @@ class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent
         for name, metric in metrics.items():
             metric.update_state(measured[name])
         logs = {name: metric.result() for name, metric in metrics.items()}
-        strategy = tf.distribute.get_strategy()
-        multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        if multi_worker and strategy.extended._in_multi_worker_mode():
+        if in_multi_worker_mode():
             # On this condition Keras 3 averages the logs along axis 0, which scalars do not have.
             logs = tf.nest.map_structure(lambda value: tf.reshape(value, [1]), logs)
         return logs

@@ -59,9 +59,8 @@ def test_images(name, entry, num_images):
     """Returns the first test images of an entry's data, transformed, and their labels, or None."""
     from vaezoo import data
 
-    test = splits_of(name, entry).test
-    images = data.transform_once(test.images[:num_images], entry.data.transform)
-    return images, None if test.labels is None else test.labels[:num_images]
+    test = splits_of(name, entry).test.rows(slice(num_images))
+    return data.transform_once(test.images, entry.data.transform), test.labels
 
 
 def import_tensorflow():

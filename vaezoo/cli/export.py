@@ -80,9 +80,8 @@ def _print_lite_report(report):
 
     table = Table("LiteRT", "size, kB", "signature", "largest difference", "relative", "ms per row", box=None)
     for precision, figures in report.items():
-        for signature, measured in figures.items():
-            if signature == "bytes":
-                continue
+        for signature in [key for key in figures if key != "bytes"]:
+            measured = figures[signature]
             differences = f"{measured['max_difference']:.1e}", f"{measured['relative_difference']:.1e}"
             size, latency = f"{figures['bytes'] / 1000:.0f}", f"{measured['milliseconds']:.3f}"
             table.add_row(precision, size, signature, *differences, latency)

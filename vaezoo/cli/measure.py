@@ -61,10 +61,11 @@ def evaluate(
     model, entry = load_model(name, weights, overrides, data_path)
     from vaezoo import data, evaluation
 
-    test = splits_of(name, entry).test
-    images = data.transform_once(test.images[:limit], entry.data.transform)
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    test = splits_of(name, entry).test.rows(slice(limit))
+    images = data.transform_once(test.images, entry.data.transform)
+    columns = {"grey": test.images, **test.columns}
+    bars = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*bars, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("images", total=len(images))
         options = {
             "transform": entry.data.transform,
@@ -75,10 +76,7 @@ def evaluate(
             figures = evaluation.evaluate_annealed(model, images, **chains, **options)
         else:
             samples = num_samples or entry.eval.num_samples
-            figures = evaluation.evaluate(model, images, num_samples=samples, **options)
-    if not annealed and hasattr(model, "predict_proba") and test.labels is not None:
-        wrong = evaluation.error_rate(model, test.images[:limit], test.labels[:limit])
-        figures = dataclasses.replace(figures, error_rate=wrong)
+            figures = evaluation.evaluate(model, images, num_samples=samples, columns=columns, **options)
     report({"name": entry.name, **dataclasses.asdict(figures)}, output)
 
 
@@ -142,9 +140,8 @@ def classify(
 
     model, entry = load_model(name, weights, overrides)
     from vaezoo import data, evaluation
-    from vaezoo.models import M1
 
-    if not isinstance(model, M1):
+    if model.classifier_features is None:
         raise ValueError(f"`name` must be an M1, a model of features. Received: {entry.name}, a {entry.model.name}")
     splits, errors = data.load(entry.data.name), []
     for seed in range(draws):

@@ -3,6 +3,7 @@
 from vaezoo.data.batches import training_batches
 from vaezoo.data.sources import (
     ARRAYS,
+    COLUMNS,
     EMBEDDED,
     NAMES,
     NEWSGROUPS,
@@ -25,6 +26,7 @@ from vaezoo.data.transforms import (
 
 __all__ = [
     "ARRAYS",
+    "COLUMNS",
     "DOMAINS",
     "EMBEDDED",
     "NAMES",

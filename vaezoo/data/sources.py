@@ -53,6 +53,8 @@ TFDS_SPLITS = {
 EMBEDDED = ("digits", "moons")
 NEWSGROUPS = "20newsgroups"
 NAMES = (*EMBEDDED, NEWSGROUPS, *TFDS_SPLITS)
+PARTS = ("train", "validation", "test")
+COLUMNS = ("label", "tags", "caption")  # of a file of arrays, beside the images or counts
 ARRAYS = "arrays"  # what a run on arrays has for the name of its data
 
 
@@ -82,7 +84,8 @@ def read_npz(path):
 
     Its arrays are `train` and `test`: images [N, H, W, C], uint8 or floats in [0, 1], or word counts [N, V], whole
     numbers of any type; `validation`, without which the last 1,000 of train serve; and, of documents, the V `words`,
-    strings, if they are known.
+    strings, if they are known. Each part may have further columns, `COLUMNS`, all parts the same: `train_label` and
+    `test_label`, ints [N] with -1 for unknown, and `validation_label` with `validation`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -99,20 +102,27 @@ def read_npz(path):
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # a truncated zip, a bad header, pickled objects: each has its own
         raise ValueError(f"`{path}` must be a file of numpy's savez. Received: {error}") from None
-    legal = {"train", "validation", "test", "words"}
-    if not {"train", "test"} <= arrays.keys() <= legal:
+    further = [f"{part}_{column}" for column in COLUMNS for part in PARTS]
+    if not {"train", "test"} <= arrays.keys() <= {*PARTS, "words", *further}:
         raise ValueError(
-            f"`{path}` must hold the arrays train and test, and may hold validation and words. "
-            f"Received: {', '.join(sorted(arrays)) or 'none'}"
+            f"`{path}` must hold the arrays train and test, and may hold validation and words, and "
+            f"{', '.join(further)}. Received: {', '.join(sorted(arrays)) or 'none'}"
         )
-    if "validation" not in arrays:
+    words = arrays.pop("words", None)
+    parts = {part: {} for part in PARTS}
+    for name, values in arrays.items():
+        part, _, column = name.partition("_")
+        parts[part][column or "x"] = values
+    if not parts["validation"]:
         if arrays["train"].ndim == 0 or len(arrays["train"]) <= HELD_OUT:
             raise ValueError(
                 f"`train` of {path} must hold more than {HELD_OUT} rows, or validation must be given: the last "
                 f"{HELD_OUT} serve. Received: {list(arrays['train'].shape)}"
             )
-        arrays["train"], arrays["validation"] = np.split(arrays["train"], [-HELD_OUT])
-    return Splits.from_arrays(**arrays)
+        columns, size = parts["train"], len(arrays["train"]) - HELD_OUT
+        parts["train"] = {name: values[:size] for name, values in columns.items()}
+        parts["validation"] = {name: values[size:] for name, values in columns.items()}
+    return Splits.from_arrays(**parts, words=words)
 
 
 def _newsgroups():

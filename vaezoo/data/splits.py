@@ -5,7 +5,6 @@ for them, too, unless they are told apart.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 
@@ -13,14 +12,39 @@ from vaezoo import checks
 from vaezoo.domains import DOMAINS_BY_RANK
 
 
-class ImageSet(NamedTuple):
-    """Images, [N, H, W, C] (uint8 as stored, or floats in [0, 1]), and their labels, int [N], or None.
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSet:
+    """A part of a data set: columns by name, with a row per example. It unpacks into images and labels.
 
-    Or the word counts of documents, [N, V], whole numbers of any type.
+    Attributes:
+        images: images, [N, H, W, C] (uint8 as stored, or floats in [0, 1]); or the word counts of documents, [N, V],
+            whole numbers of any type.
+        labels: ints [N], -1 where unknown; or None.
+        others: dict of further columns, [N, ...], for models with figures or heads of their own.
     """
 
     images: np.ndarray
-    labels: np.ndarray | None
+    labels: np.ndarray | None = None
+    others: dict = dataclasses.field(default_factory=dict)
+
+    def __iter__(self):
+        return iter((self.images, self.labels))
+
+    @property
+    def columns(self):
+        """All columns by name: "x", the images, "label", if there are labels, and the others."""
+        labels = {} if self.labels is None else {"label": self.labels}
+        return {"x": self.images, **labels, **self.others}
+
+    @classmethod
+    def from_columns(cls, columns):
+        """Makes a part of a dict of columns, of which "x" must be one; undoes `columns`."""
+        others = {name: column for name, column in columns.items() if name not in ("x", "label")}
+        return cls(columns["x"], columns.get("label"), others)
+
+    def rows(self, index):
+        """Returns the part that holds these rows, a slice or ints, of every column."""
+        return ImageSet.from_columns({name: column[index] for name, column in self.columns.items()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,19 +64,63 @@ class Splits:
     def from_arrays(cls, train, validation, test=None, words=None):
         """Makes splits of images [N, H, W, C], or of word counts [N, V] and the V words, if these are known.
 
-        `test` defaults to `validation`.
+        A part is an array, or a dict of columns with a row per example: "x", the images or counts; "label", ints [N],
+        -1 where unknown; and any others, which all parts must have. `test` defaults to `validation`.
+
+        Raises:
+            ValueError: an array is not as described.
         """
         parts = {"train": train, "validation": validation, "test": validation if test is None else test}
-        parts = {name: np.asarray(images) for name, images in parts.items()}
-        for name, images in parts.items():
-            if images.ndim not in DOMAINS_BY_RANK:
+        parts = {name: _checked_columns(name, part) for name, part in parts.items()}
+        names = parts["train"].keys()
+        for name, part in parts.items():
+            if part.keys() != names:
                 raise ValueError(
-                    f"`{name}` must have shape [N, H, W, C], or [N, V] of word counts. Received: {list(images.shape)}"
+                    f"`{name}` must have the columns of `train`: {', '.join(names)}. Received: {', '.join(part)}"
                 )
-            DOMAINS_BY_RANK[parts["train"].ndim].check(name, images, parts["train"].shape[1:])
+            _check_examples(name, part["x"], parts["train"]["x"])
         if words is not None:
-            words = _checked_words(words, parts["train"])
-        return cls(**{name: ImageSet(images, None) for name, images in parts.items()}, words=words)
+            words = _checked_words(words, parts["train"]["x"])
+        return cls(**{name: ImageSet.from_columns(part) for name, part in parts.items()}, words=words)
+
+
+def _checked_columns(name, part):
+    """Returns the columns of a part, an array of examples or a dict of columns, as arrays by name."""
+    if not isinstance(part, dict):
+        return {"x": np.asarray(part)}
+    if "x" not in part:
+        raise ValueError(f"`{name}` must have a column x, the images or counts. Received: {', '.join(part) or 'none'}")
+    columns = {column: np.asarray(values) for column, values in part.items()}
+    if near := checks.did_you_mean("label", columns.keys() - {"label"}) if "label" not in columns else "":
+        raise ValueError(f"`{name}` must call its classes `label`. Received: {near.split(chr(39))[1]}")
+    for column, values in columns.items():
+        if not values.ndim or len(values) != len(columns["x"]):
+            raise ValueError(
+                f"`{name}` must have a row per example, {len(columns['x'])}, in each column. "
+                f"Received: {list(values.shape)} in {column!r}"
+            )
+    labels = columns.get("label")
+    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < checks.UNKNOWN):
+        received = f"{labels.dtype} {list(labels.shape)}" + (
+            f" from {labels.min()}" if labels.dtype.kind in "iu" else ""
+        )
+        raise ValueError(f"`label` of `{name}` must be ints [N] from 0, or -1 for unknown. Received: {received}")
+    return columns
+
+
+def _check_examples(name, examples, training):
+    """Raises `ValueError` unless examples are images or counts, of the kind and shape of the training ones."""
+    if examples.ndim not in DOMAINS_BY_RANK:
+        raise ValueError(
+            f"`{name}` must have shape [N, H, W, C], or [N, V] of word counts. Received: {list(examples.shape)}"
+        )
+    if examples.ndim == 2 and examples.dtype.kind == "f" and (examples != np.floor(examples)).any():
+        raise ValueError(
+            f"`{name}` of shape [N, V] must hold whole numbers of at least 0, word counts; a table of other values, "
+            f"scaled to [0, 1], must be images [N, 1, V, 1], {name}[:, None, :, None]. "
+            f"Received: {examples.dtype} from {examples.min():g} to {examples.max():g}"
+        )
+    DOMAINS_BY_RANK[training.ndim].check(name, examples, training.shape[1:])
 
 
 def _checked_words(words, documents):
@@ -85,7 +153,7 @@ class SemiSupervisedSplits(Splits):
     @property
     def labelled(self):
         """The labelled images; they are among `train`, which holds all."""
-        return ImageSet(self.train.images[self.indices], self.train.labels[self.indices])
+        return self.train.rows(self.indices)
 
     @property
     def known_labels(self):
@@ -99,7 +167,7 @@ def draw_labels(splits, labels=100, seed=0):
     """Returns `Splits` with labels of which only some count; arguments as for `semi_supervised`."""
     if splits.train.labels is None:
         raise ValueError("`splits` must have labels to draw from. Received: none")
-    classes = np.unique(splits.train.labels)
+    classes = np.unique(splits.train.labels[splits.train.labels != checks.UNKNOWN])
     per_class, rest = divmod(checks.positive_int("labels", labels), len(classes))
     if rest or not per_class:
         raise ValueError(f"`labels` must be a multiple of the {len(classes)} classes. Received: {labels}")

@@ -5,9 +5,13 @@ import tensorflow as tf
 
 from vaezoo import checks
 from vaezoo.domains import COUNTS, DOMAINS_BY_RANK, IMAGES
+from vaezoo.numerics import batched
 
 # Dynamic binarization of a test set is part of the test set: drawn once, from this seed, for every model and run.
 TEST_SEED = 20_170_425
+# The uniform draws of a whole set would take four times its memory. The size is fixed, so that the first images of a
+# set are the same whatever their number.
+TRANSFORMED_AT_ONCE = 1000
 
 
 # Transforms: stored images, seed -> floats in [0, 1], [B, H, W, C]; stored counts, seed -> floats, [B, V].
@@ -98,13 +102,12 @@ def check_transform(images, transform):
 def transform_once(images, transform, *, seed=TEST_SEED):
     """Returns images transformed once and for all, float32 [N, H, W, C]."""
     check_transform(images, transform)
-    # In parts, for the uniform draws of a whole set would take four times its memory; of a fixed size, so that the
-    # first images of a set are the same whatever their number.
-    parts = [
-        TRANSFORMS[transform](tf.constant(part), tf.constant([seed, index], tf.int64)).numpy()
-        for index, part in enumerate(images[first : first + 1000] for first in range(0, len(images), 1000))
-    ]
-    return np.concatenate(parts)
+
+    def transformed(rows):
+        index = rows.start // TRANSFORMED_AT_ONCE
+        return TRANSFORMS[transform](tf.constant(images[rows.start : rows.stop]), tf.constant([seed, index], tf.int64))
+
+    return batched(transformed, range(len(images)), TRANSFORMED_AT_ONCE)
 
 
 def grey(images):

@@ -7,13 +7,12 @@ import time
 import numpy as np
 
 from vaezoo import checks, data
-from vaezoo.domains import COUNTS
-from vaezoo.evaluation.documents import perplexity
+from vaezoo.base.contracts import require
+from vaezoo.base.figures import Measured
 from vaezoo.inference.annealing import annealed_estimate
 from vaezoo.noise import Stream, noise_seed
-from vaezoo.numerics import bits_per_dim
+from vaezoo.numerics import batched, bits_per_dim, perplexity, standard_error
 
-ACTIVE_VARIANCE = 0.01  # a unit is active if the variance of its posterior mean over the data exceeds it (Burda et al.)
 # What the numbers are, by the transform of the data.
 MEASURES = {
     "unit_interval": "density (Gaussian) or cross-entropy (Bernoulli) of grey values: not a likelihood of pixels",
@@ -25,42 +24,56 @@ MEASURES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Figures of one model on one set of images; nats per example unless the name says otherwise.
+    """Figures of one model on one data set; nats per example unless the name says otherwise.
 
-    Standard errors are those of the mean over the examples.
+    What the model does not declare, in its `figures()`, is None. Figures that a model of one's own declares besides are
+    attributes, too. Standard errors are those of the mean over the examples.
     """
 
     measure: str
     num_images: int
     num_samples: int  # k
-    elbo: float
-    elbo_standard_error: float
-    reconstruction: float  # E_q log p(x | z)
-    rmse: float  # of decode(encode(x)), over all pixels in [0, 1] (x 255: in grey levels), or over all word counts
-    kl: float
-    log_likelihood: float  # k-sample estimate of log p(x)
-    log_likelihood_standard_error: float
-    effective_sample_size: float  # mean over the examples; between 1 and k
-    bits_per_dim: float  # of the k-sample estimate
-    elbo_bits_per_dim: float
-    active_units: int  # values of the code that vary over the examples
-    kl_per_group: tuple  # mean over the examples, one value per latent group: one of a plain VAE, one per map of others
-    kl_per_dimension: tuple  # mean over the examples, one value per latent dimension of a Gaussian posterior; else ()
+    elbo: float | None = None
+    elbo_standard_error: float | None = None
+    reconstruction: float | None = None  # E_q log p(x | z)
+    rmse: float | None = None  # of decode(encode(x)), over all pixels in [0, 1] (x 255: in grey levels), or word counts
+    kl: float | None = None
+    log_likelihood: float | None = None  # k-sample estimate of log p(x)
+    log_likelihood_standard_error: float | None = None
+    effective_sample_size: float | None = None  # mean over the examples; between 1 and k
+    bits_per_dim: float | None = None  # of the k-sample estimate
+    elbo_bits_per_dim: float | None = None
+    active_units: int | None = None  # values of the code that vary over the examples
+    kl_per_group: tuple | None = None  # mean over the examples, a value per latent group: one of a plain VAE, else maps
+    kl_per_dimension: tuple | None = (
+        None  # mean over the examples, a value per dimension of a Gaussian posterior; or ()
+    )
     seconds: float
-    error_rate: float | None = None  # %, of the grey images, where a model has classes and the images labels
+    error_rate: float | None = None  # %, of the stored images, where a model has classes and the images labels
     perplexity: float | None = None  # of documents, by the k-sample estimate
     elbo_perplexity: float | None = None  # of documents, by the ELBO
 
 
 def evaluate(
-    model, images, *, transform="unit_interval", num_samples=1000, batch_size=100, chunk=50, seed=0, progress=None
+    model,
+    images,
+    *,
+    transform="unit_interval",
+    num_samples=1000,
+    batch_size=100,
+    chunk=50,
+    seed=0,
+    progress=None,
+    columns=None,
 ):
-    """Measures a model with beta = 1 and the sampled KL, in memory constant in `num_samples`.
+    """Computes the figures that a model declares, with beta = 1 and the sampled KL.
+
+    Memory is constant in `num_samples`.
 
     Args:
-        model: a `LatentVariableModel`.
+        model: a `StochasticModel`; see its `figures`.
         images: floats in [0, 1] or uint8, [N, H, W, C], transformed already (`vaezoo.data.transform_once`); or word
             counts, [N, V].
         transform: the name of that transform, which decides what the numbers are.
@@ -68,50 +81,39 @@ def evaluate(
         batch_size: images at once; memory grows with batch_size * chunk.
         chunk: samples at once.
         seed: int.
-        progress: called with (images done, images in all) after each batch.
+        progress: called with (images done, images in all) after each batch of the k-sample estimate.
+        columns: dict of what some figures need besides, [N, ...]: "label", ints, and "grey", the images as they are
+            stored, for the error rate; what figures of one's own name.
 
     Returns:
         `Evaluation`.
+
+    Raises:
+        ValueError: an argument is not as described.
     """
     _check(model, images, transform)
     checks.positive_int("batch_size", batch_size)
-    start, parts, kl_per_dimension, codes, squares = time.perf_counter(), [], [], _Variance(), 0.0
-    for first in range(0, len(images), batch_size):
-        x = images[first : first + batch_size]
-        parts.append(model.importance_estimate(x, num_samples=num_samples, chunk=chunk, seed=seed + first))
-        z = model.encode(x)
-        codes.add(np.asarray(z))
-        squares += np.square(np.asarray(model.domain.values(x) - model.decode(z), np.float64)).sum()
-        kl_per_dimension.append(model.kl_per_dimension(x))
-        if progress:
-            progress(min(first + batch_size, len(images)), len(images))
-    log_likelihood, effective_sample_size, log_lik, kl = (np.concatenate(column) for column in zip(*parts, strict=True))
-    kl_per_group, kl = kl.mean(axis=0), kl.sum(axis=-1)  # [G], [N]
-    elbo, num_dims = log_lik - kl, math.prod(model.example_shape)
-    log_bin = _log_bin(transform, num_dims)
-    return Evaluation(
-        measure=MEASURES[transform],
-        num_images=len(images),
-        num_samples=num_samples,
-        elbo=float(elbo.mean()),
-        elbo_standard_error=_standard_error(elbo),
-        reconstruction=float(log_lik.mean()),
-        rmse=math.sqrt(squares / (len(images) * num_dims)),
-        kl=float(kl.mean()),
-        log_likelihood=float(log_likelihood.mean()),
-        log_likelihood_standard_error=_standard_error(log_likelihood),
-        effective_sample_size=float(effective_sample_size.mean()),
-        bits_per_dim=float(bits_per_dim(log_likelihood.mean() - log_bin, num_dims)),
-        elbo_bits_per_dim=float(bits_per_dim(elbo.mean() - log_bin, num_dims)),
-        active_units=int((codes.variance() > ACTIVE_VARIANCE).sum()),
-        kl_per_group=tuple(kl_per_group.round(4).tolist()),
-        kl_per_dimension=()
-        if kl_per_dimension[0] is None
-        else tuple(np.concatenate(kl_per_dimension).mean(axis=0).round(4).tolist()),
-        seconds=round(time.perf_counter() - start, 1),
-        perplexity=_perplexity(model, log_likelihood, images),
-        elbo_perplexity=_perplexity(model, elbo, images),
+    columns = {} if columns is None else columns
+    for name, column in columns.items():
+        if len(column) != len(images):
+            raise ValueError(f"`columns` must hold {len(images)} rows each. Received: {len(column)} of {name!r}")
+    start, settings = time.perf_counter(), {"num_samples": num_samples, "chunk": chunk, "batch_size": batch_size}
+    log_bin = _log_bin(transform, math.prod(model.example_shape))
+    measured = Measured(model, images, columns, log_bin=log_bin, seed=seed, progress=progress, **settings)
+    found = {
+        figure.name: figure.function(measured)
+        for figure in model.figures()
+        if all(name in columns for name in figure.needs)
+    }
+    common = {"measure": MEASURES[transform], "num_images": len(images), "num_samples": num_samples}
+    known = {field.name for field in dataclasses.fields(Evaluation)}
+    own = [(name, object, None) for name in found if name not in known]
+    cls = (
+        dataclasses.make_dataclass("Evaluation", own, bases=(Evaluation,), frozen=True, kw_only=True)
+        if own
+        else Evaluation
     )
+    return cls(**common, **found, seconds=round(time.perf_counter() - start, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +165,7 @@ def evaluate_annealed(
         `AnnealedEvaluation`.
     """
     _check(model, images, transform)
+    require(model, "log_prob_given_noise")
     start = time.perf_counter()
     estimate = annealed_estimate(
         model.log_prob_given_noise,
@@ -183,13 +186,13 @@ def evaluate_annealed(
         num_temperatures=num_temperatures,
         num_leapfrog_steps=num_leapfrog_steps,
         log_likelihood=float(log_p.mean()),
-        log_likelihood_standard_error=_standard_error(log_p),
+        log_likelihood_standard_error=standard_error(log_p),
         bits_per_dim=float(bits_per_dim(log_p.mean() - _log_bin(transform, num_dims), num_dims)),
         effective_sample_size=float(estimate.effective_sample_size.mean()),
         acceptance=float(estimate.acceptance.mean()),
         least_acceptance=float(estimate.acceptance.min()),
         seconds=round(time.perf_counter() - start, 1),
-        perplexity=_perplexity(model, log_p, images),
+        perplexity=perplexity(log_p, images) if model.domain.of_words else None,
     )
 
 
@@ -207,10 +210,6 @@ def _log_bin(transform, num_dims):
     return num_dims * math.log(256) if transform == "uniform_dequantization" else 0.0
 
 
-def _perplexity(model, log_p, images):
-    return perplexity(log_p, images) if model.domain is COUNTS else None
-
-
 def posterior_spectrum(model, images, *, num_draws=500, seed=0):
     """Returns how far q(z | x) spreads along each of its own directions, from the widest to the narrowest.
 
@@ -226,32 +225,15 @@ def posterior_spectrum(model, images, *, num_draws=500, seed=0):
     Returns:
         Geometric means over the images of the square roots of the eigenvalues of Cov(z | x), [D].
     """
+    require(model, "approximate_posterior")
     model.domain.check("images", images, model.example_shape)
     if checks.positive_int("num_draws", num_draws) <= model.latent_dim:
         raise ValueError(f"`num_draws` must be more than the {model.latent_dim} latents. Received: {num_draws}")
-    log_widths = []
-    for index in range(len(images)):
-        q = model.approximate_posterior(model.domain.values(images[index : index + 1]))
-        noise = model.noise(num_draws, 1, seed=noise_seed(seed, Stream.IMPORTANCE, index))
+
+    def log_widths(rows):
+        q = model.approximate_posterior(model.domain.values(images[rows.start : rows.stop]))
+        noise = model.noise(num_draws, 1, seed=noise_seed(seed, Stream.IMPORTANCE, rows.start))
         z = np.asarray(q.bijector.forward(noise)[:, 0], np.float64)  # [S, D]
-        log_widths.append(np.log(np.linalg.svd(z - z.mean(axis=0), compute_uv=False) / math.sqrt(num_draws - 1)))
-    return np.exp(np.mean(log_widths, axis=0))
+        return np.log(np.linalg.svd(z - z.mean(axis=0), compute_uv=False) / math.sqrt(num_draws - 1))[np.newaxis]
 
-
-class _Variance:
-    """The variance of rows that come in batches: a hierarchy's codes of a whole set would fill the memory."""
-
-    def __init__(self):
-        self.count, self.total, self.squares = 0, 0.0, 0.0
-
-    def add(self, rows):
-        rows = rows.astype(np.float64)
-        self.count += len(rows)
-        self.total, self.squares = self.total + rows.sum(axis=0), self.squares + np.square(rows).sum(axis=0)
-
-    def variance(self):
-        return self.squares / self.count - np.square(self.total / self.count)
-
-
-def _standard_error(values):
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+    return np.exp(batched(log_widths, range(len(images)), 1).mean(axis=0))

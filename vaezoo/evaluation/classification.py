@@ -3,11 +3,16 @@
 import numpy as np
 
 from vaezoo import checks
+from vaezoo.base import figures
+from vaezoo.base.contracts import require
 
 
 def error_rate(model, images, labels):
-    """Returns the % of images [N, H, W, C] whose most probable class, by `model.predict_proba`, is not their label."""
-    return 100.0 * float(np.mean(model.predict_proba(images).argmax(axis=-1) != labels))
+    """Returns the % of images [N, H, W, C] whose most probable class, by `model.predict_proba`, is not their label.
+
+    Labels of -1 are unknown, and do not count.
+    """
+    return figures.error_rate(model.predict_proba(images), labels)
 
 
 def feature_error_rate(m1, splits, classifier):
@@ -21,6 +26,7 @@ def feature_error_rate(m1, splits, classifier):
     """
     from vaezoo.evaluation import feature_classifiers
 
+    require(m1, "classifier_features")
     checks.one_of("classifier", classifier, feature_classifiers.CLASSIFIERS)
-    fitted = feature_classifiers.fit(classifier, m1.features(splits.train.images), splits.known_labels)
-    return 100.0 * float(np.mean(fitted.predict(m1.features(splits.test.images)) != splits.test.labels))
+    fitted = feature_classifiers.fit(classifier, m1.classifier_features(splits.train.images), splits.known_labels)
+    return 100.0 * float(np.mean(fitted.predict(m1.classifier_features(splits.test.images)) != splits.test.labels))

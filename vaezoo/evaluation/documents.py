@@ -11,27 +11,12 @@ the rates. That cost is in the figure, and is not in the perplexities of models 
 """
 
 import numpy as np
-from scipy.special import gammaln
 
 from vaezoo import checks
-from vaezoo.domains import COUNTS
+from vaezoo.base.contracts import require
+from vaezoo.numerics import log_orders, perplexity
 
-
-def perplexity(log_p, counts):
-    """Returns the perplexity of documents; see above for what it is.
-
-    Args:
-        log_p: log p(x), or bounds of it, nats, [N].
-        counts: the documents, [N, V].
-    """
-    log_p_words = np.asarray(log_p, np.float64) - log_orders(counts)
-    return float(np.exp(-log_p_words.sum() / np.sum(counts, dtype=np.float64)))
-
-
-def log_orders(counts):
-    """Returns the log of the number of orders that each document's words can have, log(N! / prod_v x_v!), [N]."""
-    counts = np.asarray(counts, np.float64)
-    return gammaln(counts.sum(axis=-1) + 1.0) - gammaln(counts + 1.0).sum(axis=-1)
+__all__ = ["log_orders", "perplexity", "topics"]
 
 
 def topics(model, words, num_words=10):
@@ -49,8 +34,9 @@ def topics(model, words, num_words=10):
         ValueError: the model is not one of counts; an argument is not as described.
     """
     checks.positive_int("num_words", num_words)
-    if model.domain is not COUNTS:
+    if not model.domain.of_words:
         raise ValueError(f"`model` must be a model of counts. Received: {type(model).__name__} of {model.domain.name}")
+    require(model, "decode")
     if (len(words),) != model.example_shape:
         raise ValueError(f"`words` must hold one word per count, {model.example_shape[0]}. Received: {len(words)}")
     units = np.eye(model.latent_dim, dtype=np.float32).reshape(-1, *model.latent_shape)

@@ -14,8 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from vaezoo import checks
+from vaezoo.base.figures import error_rate
 from vaezoo.domains import to_unit_interval
 from vaezoo.noise import keras_seed
+from vaezoo.numerics import batched
 
 FILTERS = (16, 32)  # of 3x3, each followed by pooling 2x2: 99.15 % of MNIST's test images, 2 minutes on one core
 FEATURES = 64  # few enough that a few thousand images give their covariance
@@ -47,8 +49,11 @@ class ImageClassifier:
     """
 
     def __init__(self, model):
-        inputs, outputs = getattr(model, "inputs", None) or (), getattr(model, "outputs", None) or ()
-        shapes = [tuple(tensor.shape) for tensor in (*inputs, *outputs)]
+        try:
+            inputs, outputs = model.inputs, model.outputs
+            shapes = [tuple(tensor.shape) for tensor in (*inputs, *outputs)]
+        except (AttributeError, TypeError, ValueError):  # Keras has one for each kind of model without them
+            shapes = []
         sizes = [size for shape in shapes for size in shape[1:]]
         if [len(shape) for shape in shapes] != [4, 2] or None in sizes or sizes[-1] < 2:
             raise ValueError(
@@ -70,9 +75,8 @@ class ImageClassifier:
             ValueError: the images do not fit, or what the classifier gives are not probabilities.
         """
         checks.images("images", images, self.image_shape)
-        starts = range(0, len(images), checks.positive_int("batch_size", batch_size))
-        parts = [self._model(to_unit_interval(images[first : first + batch_size]), training=False) for first in starts]
-        probabilities, features = (np.concatenate(column).astype(np.float64) for column in zip(*parts, strict=True))
+        columns = batched(lambda x: tuple(self._model(to_unit_interval(x), training=False)), images, batch_size)
+        probabilities, features = (column.astype(np.float64) for column in columns)
         sums = probabilities.sum(axis=1)
         wrong = ~((probabilities >= 0).all(axis=1) & (np.abs(sums - 1.0) < SUM_TOLERANCE))
         if wrong.any():
@@ -83,11 +87,6 @@ class ImageClassifier:
     def error_rate(self, images, labels):
         """Returns the % of images [N, H, W, C] whose most probable class is not their label."""
         return error_rate(self.predict(images).probabilities, labels)
-
-
-def error_rate(probabilities, labels):
-    """Returns the % of rows [N, K] whose most probable class is not their label, of [N]."""
-    return 100.0 * float(np.mean(probabilities.argmax(axis=-1) != labels))
 
 
 def load(path):

@@ -77,18 +77,17 @@ def samples(model, num_images=64, *, seed=0, temperature=1.0, label=None):
         label: a class, or one for each image, of a model with classes; None draws them.
 
     Raises:
-        ValueError: there is a label, but the model has no classes, or not this one; the model is not one of images.
+        ValueError: there is a label, but the model has no classes, or not this one; the model is not one of images
+            [H, W, C], or has no prior to draw from.
     """
-    _require_images(model)
-    if label is not None:
-        _require_classes(model)
+    _require(model, "generate", *(["class_codes"] if label is not None else []), pictures=True)
     options = {} if label is None else {"label": label}
     return grid_figure(model.sample(num_images, seed=seed, temperature=temperature, **options))
 
 
 def reconstructions(model, images):
     """Returns a figure of images (upper rows) above their reconstructions (lower rows), ten pairs a row."""
-    _require_images(model)
+    _require(model, "encode", "decode", pictures=True)
     images = np.asarray(images)
     rebuilt = np.asarray(model.predict(images, verbose=0))
     images = images / 255.0 if images.dtype == np.uint8 else images
@@ -107,18 +106,17 @@ def analogies(model, images):
     Figure 3.1 of Kingma (2017), 3(a) of Maaloe et al. (2016): each class in the handwriting of the image on the left.
 
     Args:
-        model: a `SemiSupervisedModel`.
+        model: a model with `class_codes`, such as a `SemiSupervisedModel`.
         images: [N, H, W, C], a few.
 
     Raises:
         ValueError: the model has no classes, or is not one of images, or the images are not the model's.
     """
-    _require_classes(model)
-    _require_images(model)
+    _require(model, "class_codes", "encode", "decode", pictures=True)
     model.domain.check("images", images, model.example_shape)
     classes = np.arange(model.num_classes)
     z = np.asarray(model.encode(images))[:, : model.style_dim]  # [N, D]
-    codes = _class_codes(model, np.repeat(z, len(classes), axis=0), np.tile(classes, len(z)))  # [N*K, D + K]
+    codes = model.class_codes(np.repeat(z, len(classes), axis=0), np.tile(classes, len(z)))  # [N*K, D + K]
     analogues = np.reshape(model.decode(codes), [len(z), len(classes), *model.example_shape])
     values = np.asarray(model.domain.values(images))
     rows = np.concatenate([values[:, np.newaxis], analogues], axis=1)  # [N, 1 + K, ...]
@@ -145,43 +143,24 @@ def manifold(model, size=20, label=None):
         ValueError: the latent space is not 2-dimensional; the label is none of the model's classes; the model is not
             one of images.
     """
-    _require_images(model)
+    _require(model, "decode", *(["class_codes"] if label is not None else []), pictures=True)
     size = checks.positive_int("size", size)
-    if label is not None:
-        _require_classes(model)
-    elif _has_classes(model):
+    if label is None and model.class_codes is not None:
         raise ValueError("`label` must be one of the model's classes. Received: None")
     _require_plane(model.latent_dim if label is None else model.style_dim)
     quantiles = norm.ppf((np.arange(size) + 0.5) / size).astype(np.float32)
     columns, rows = np.meshgrid(quantiles, quantiles[::-1])  # z_1 grows to the right, z_2 upwards
     z = np.stack([columns.ravel(), rows.ravel()], axis=-1)  # [size^2, 2]
-    return grid_figure(model.decode(z if label is None else _class_codes(model, z, label)), size)
+    return grid_figure(model.decode(z if label is None else model.class_codes(z, label)), size)
 
 
-def _class_codes(model, z, label):
-    """Returns the codes of styles z, [N, D], in a class, or one each, [N]: [N, D + K]."""
-    label = np.broadcast_to(checks.labels("label", label, model.num_classes), len(z))
-    return np.concatenate([z, np.eye(model.num_classes, dtype=z.dtype)[label]], axis=-1)
+def _require(model, *names, pictures=False):
+    """Raises `ValueError` unless a model has what a picture shows; see `vaezoo.base.contracts`."""
+    from vaezoo.base import contracts
 
-
-def _require_images(model):
-    from vaezoo.domains import IMAGES
-
-    if model.domain is not IMAGES:
-        raise ValueError(f"`model` must be a model of images. Received: {type(model).__name__} of {model.domain.name}")
-
-
-def _has_classes(model):
-    from vaezoo.base.semi_supervised import SemiSupervisedModel
-
-    return isinstance(model, SemiSupervisedModel)
-
-
-def _require_classes(model):
-    if not _has_classes(model):
-        raise ValueError(
-            f"`model` must be a model with classes, a SemiSupervisedModel. Received: {type(model).__name__}"
-        )
+    if pictures:
+        contracts.require_pictures(model)
+    contracts.require(model, *names)
 
 
 def _require_plane(latent_dim):
@@ -207,6 +186,7 @@ def posterior_draws(model, images, *, num_samples=1000, seed=0):
     from vaezoo.layers.posteriors import reparameterize
     from vaezoo.noise import Stream, noise_seed
 
+    _require(model, "approximate_posterior")
     _require_plane(model.latent_dim)
     num_samples = checks.positive_int("num_samples", num_samples)
     model.domain.check("images", images, model.example_shape)
@@ -286,13 +266,14 @@ def information(model, images):
     Raises:
         ValueError: the posteriors are not Gaussian, or the images are not the model's.
     """
+    _require(model, "kl_per_dimension")
     model.domain.check("images", images, model.example_shape)
     if model.kl_per_dimension(images[:1]) is None:
         raise ValueError(
             f"`model` must have Gaussian posteriors, of one layer of latents. Received: {type(model).__name__} without"
         )
-    kl = _in_parts(model.kl_per_dimension, images).mean(axis=0)  # [A + D]
-    first = getattr(model, "auxiliary_dim", 0)
+    kl = _rows(model.kl_per_dimension, images).mean(axis=0)  # [A + D]
+    first = model.auxiliary_dim
     parts = [part for part in (("a", "tab:orange", kl[:first]), ("z", "tab:blue", kl[first:])) if len(part[-1])]
     figure = Figure(figsize=(5 * len(parts), 4), layout="constrained")
     panels = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
@@ -312,7 +293,9 @@ def latents(model, images, labels=None):
         images: [N, H, W, C].
         labels: ints [N], or None.
     """
-    return _scatter(_in_parts(model.encode, images), labels, "z")
+    _require(model, "encode")
+    codes = _rows(model.encode, images)
+    return _scatter(codes.reshape(len(codes), -1), labels, "z")
 
 
 def auxiliary_space(model, images, labels=None):
@@ -321,24 +304,24 @@ def auxiliary_space(model, images, labels=None):
     Figures 2(d) and 4(b) of Maaloe et al. (2016): what the auxiliary variable tells the classifier.
 
     Args:
-        model: a `SemiSupervisedModel` with an auxiliary variable.
+        model: a model with an `auxiliary_posterior`, such as an `ADGM`.
         images: [N, H, W, C].
         labels: ints [N], or None.
 
     Raises:
         ValueError: the model has no auxiliary variable, or the images are not the model's.
     """
-    _require_classes(model)
-    if not model.auxiliary_dim:
-        raise ValueError(f"`model` must have an auxiliary variable, as an ADGM. Received: {type(model).__name__}")
+    _require(model, "auxiliary_posterior")
     model.domain.check("images", images, model.example_shape)
-    means = _in_parts(lambda x: model.auxiliary_posterior(model.domain.values(x)).mean(), images)  # [N, A]
+    means = _rows(lambda x: model.auxiliary_posterior(model.domain.values(x)).mean(), images)  # [N, A]
     return _scatter(means, labels, "a")
 
 
-def _in_parts(function, images):
-    """Returns a function's rows of images, a numpy array [N, ...], in memory constant in N but for them."""
-    return np.concatenate([np.asarray(function(images[i : i + 1000])) for i in range(0, len(images), 1000)])
+def _rows(function, images):
+    """Returns a function's rows of images, a numpy array [N, ...]."""
+    from vaezoo.numerics import batched
+
+    return batched(function, images, 1000)
 
 
 def _scatter(points, labels, name):

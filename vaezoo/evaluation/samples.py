@@ -11,6 +11,7 @@ time-scale update rule converge to a local Nash equilibrium" (2017), eq. (6).
 """
 
 import dataclasses
+import math
 import time
 from typing import NamedTuple
 
@@ -18,8 +19,9 @@ import numpy as np
 from scipy.special import rel_entr
 
 from vaezoo import checks, data
-from vaezoo.domains import IMAGES
+from vaezoo.base.contracts import require_pictures
 from vaezoo.evaluation.image_classifier import error_rate
+from vaezoo.numerics import batched
 
 SPLITS = 10  # as Salimans et al. have them
 
@@ -115,10 +117,12 @@ class SampleScores:
 
 def draw(model, num_samples, *, batch_size=500, seed=0):
     """Returns `model.sample`, E[x | z] for z from the prior, in batches: floats in [0, 1], [num_samples, H, W, C]."""
-    sizes = [min(batch_size, num_samples - first) for first in range(0, num_samples, batch_size)]
-    seeds = np.random.default_rng(seed).integers(2**31 - 1, size=len(sizes))
-    parts = [np.asarray(model.sample(size, seed=int(each))) for size, each in zip(sizes, seeds, strict=True)]
-    return np.concatenate(parts)
+    seeds = np.random.default_rng(seed).integers(2**31 - 1, size=math.ceil(num_samples / batch_size))
+
+    def drawn(rows):
+        return model.sample(len(rows), seed=int(seeds[rows.start // batch_size]))
+
+    return batched(drawn, range(num_samples), batch_size)
 
 
 def score_samples(model, classifier, splits, *, num_samples=10_000, batch_size=500, seed=0):
@@ -139,8 +143,7 @@ def score_samples(model, classifier, splits, *, num_samples=10_000, batch_size=5
         raise ValueError(f"`num_samples` must be at least {SPLITS}. Received: {num_samples}")
     checks.positive_int("batch_size", batch_size)
     checks.non_negative_int("seed", seed)
-    if model.domain is not IMAGES:
-        raise ValueError(f"`model` must be a model of images. Received: {type(model).__name__} of {model.domain.name}")
+    require_pictures(model)
     if classifier.image_shape != model.example_shape:
         raise ValueError(
             f"`classifier` must take images of the model's shape {list(model.example_shape)}. "

@@ -26,8 +26,9 @@ import tensorflow_probability as tfp
 
 from vaezoo import checks
 from vaezoo.inference.hmc import FIRST_STEP_SIZE, adapted, hmc_step
+from vaezoo.inference.importance import effective_sample_size
 from vaezoo.noise import Stream, noise_seed
-from vaezoo.numerics import log_mean_exp
+from vaezoo.numerics import batched, log_mean_exp
 
 tfd = tfp.distributions
 
@@ -84,18 +85,18 @@ def annealed_estimate(
         ValueError: an argument is not as described.
     """
     sizes = {"num_temperatures": num_temperatures, "num_leapfrog_steps": num_leapfrog_steps}
-    for name, value in {"num_chains": num_chains, "batch_size": batch_size, **sizes}.items():
+    for name, value in {"num_chains": num_chains, **sizes}.items():
         checks.positive_int(name, value)
-    run, parts = make_chains(log_prob, noise, **sizes), []
-    for first in range(0, len(x), batch_size):
-        batch = tf.convert_to_tensor(x[first : first + batch_size])
-        pilot = run(batch, PILOT_CHAINS, None, noise_seed(seed, Stream.PILOT, first))
-        log_w, _, acceptance = run(batch, num_chains, pilot[1], noise_seed(seed, Stream.CHAIN, first))
+    run = make_chains(log_prob, noise, **sizes)
+
+    def estimate(rows):
+        batch = tf.convert_to_tensor(x[rows.start : rows.stop])
+        pilot = run(batch, PILOT_CHAINS, None, noise_seed(seed, Stream.PILOT, rows.start))
+        log_w, _, acceptance = run(batch, num_chains, pilot[1], noise_seed(seed, Stream.CHAIN, rows.start))
         log_sum, log_sum_of_squares = tf.reduce_logsumexp(log_w, axis=0), tf.reduce_logsumexp(2.0 * log_w, axis=0)
-        parts.append((log_mean_exp(log_w, axis=0), tf.exp(2.0 * log_sum - log_sum_of_squares), acceptance))
-        if progress:
-            progress(min(first + batch_size, len(x)), len(x))
-    return AnnealedEstimate(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        return log_mean_exp(log_w, axis=0), effective_sample_size(log_sum, log_sum_of_squares), acceptance
+
+    return AnnealedEstimate(*batched(estimate, range(len(x)), batch_size, progress))
 
 
 def temperatures(num_temperatures):

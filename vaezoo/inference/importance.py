@@ -47,6 +47,11 @@ def weight_sums(terms, noise):
     return sums
 
 
+def effective_sample_size(log_sum, log_sum_of_squares):
+    """Returns (sum_k w_k)^2 / sum_k w_k^2 of weights, between 1 and k, from the logs of both sums, [B] each."""
+    return np.exp(2.0 * np.asarray(log_sum) - np.asarray(log_sum_of_squares))
+
+
 def importance_estimate(sums, x, *, num_samples, chunk=100, seed=0):
     """Estimates log p(x) = log E_q[p(x, z) / q(z | x)] by importance sampling, in memory constant in `num_samples`.
 
@@ -74,7 +79,7 @@ def importance_estimate(sums, x, *, num_samples, chunk=100, seed=0):
         log_lik, kl = log_lik + np.float64(parts[2]), kl + np.float64(parts[3])
     return ImportanceEstimate(
         tf.convert_to_tensor(log_sum - np.log(num_samples), tf.float32),
-        tf.convert_to_tensor(np.exp(2.0 * log_sum - log_sum_of_squares), tf.float32),
+        tf.convert_to_tensor(effective_sample_size(log_sum, log_sum_of_squares), tf.float32),
         tf.convert_to_tensor(log_lik / num_samples, tf.float32),
         tf.convert_to_tensor(kl / num_samples, tf.float32),
     )

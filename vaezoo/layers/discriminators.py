@@ -1,10 +1,20 @@
-"""Convolutions and their mirror image, normalised over the batch, and the discriminators made of them."""
+"""Convolutions and their mirror image, normalised over the batch, and the discriminators made of them.
+
+    f(x, z): x -> convolutions of stride 2 -> average over the image [B, F], beside a dense layer of z -> dense -> [B]
+    r(x): x -> convolutions of stride 2 -> dense -> [B];   s(z): z -> dense -> [B]
+
+What discriminators learn are the log-ratios of the adversarial symmetric VAE (`vaezoo.models.as_vae`),
+
+    f1 = log q(x, z) - log p(x) p(z),  f2 = log p(x, z) - log q(x) q(z)                          (5.5) of Pu (2018)
+"""
 
 import math
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
+from vaezoo.inference.density_ratios import contrast, unpaired
 from vaezoo.layers.batch_norm import BatchNormalization
 from vaezoo.layers.networks import mlp
 
@@ -102,3 +112,99 @@ def score_layer(units):
     layer = keras.layers.Dense(1, dtype="float32", name="score")
     layer.build((None, units))
     return layer
+
+
+# What is told apart.
+
+
+class Pairs(NamedTuple):
+    """Images and codes in pairs, and their densities.
+
+    Attributes:
+        x: as discriminators see it, [B, H, W, C]: data have noise, which z and the densities know nothing of.
+        z: [B, D].
+        log_lik, log_q, log_prior: log p(x | z), log q(z | x) and log p(z), nats, [B].
+    """
+
+    x: tf.Tensor
+    z: tf.Tensor
+    log_lik: tf.Tensor
+    log_q: tf.Tensor
+    log_prior: tf.Tensor
+
+
+class LogRatios(NamedTuple):
+    """What discriminators say of pairs.
+
+    Attributes:
+        of_inferred, of_generated: the log-ratios that the objective asks for, nats, [B].
+        loss: what the discriminators minimise, nats, [B]; a discriminator that knows nothing has 2 log 2.
+    """
+
+    of_inferred: tf.Tensor
+    of_generated: tf.Tensor
+    loss: tf.Tensor
+
+
+class JointDiscriminators(keras.layers.Layer):
+    """The published ones: f1 and f2 are free functions of x and z, trained on (5.3) and (5.4)."""
+
+    shown_to_encoder = staticmethod(tf.identity)
+
+    def __init__(self, image_shape, latent_dim, filters, hidden_units, **kwargs):
+        super().__init__(**kwargs)
+        sizes = image_shape, latent_dim, filters, hidden_units
+        self.first = JointNet(*sizes, dtype=self.dtype_policy, name="first")
+        self.second = JointNet(*sizes, dtype=self.dtype_policy, name="second")
+        self.built = True
+
+    def log_ratios(self, inferred, generated):
+        f1, _, loss1 = contrast(self.first, (inferred.x, inferred.z), unpaired(generated))
+        f2, _, loss2 = contrast(self.second, (generated.x, generated.z), unpaired(inferred))
+        return LogRatios(f1, f2, loss1 + loss2)
+
+
+class KnownDensities(keras.layers.Layer):
+    """f1 and f2 from the densities that are known, and two nets for the ratios of marginals that are not.
+
+    With r(x) = log p(x) - log q(x), s(z) = log p(z) - log q(z) and p(z | x) = p(x | z) p(z) / p(x),
+
+        f1 = log q(z | x) - log p(z) - r(x),    f2 = log p(z | x) - log p(z) + r(x) + s(z),
+
+    and lemma 7 holds for each ratio alone: a net of images learns r from x ~ p(x) and x ~ q(x), one of codes learns s.
+    q(z | x), held fixed, stands in for p(z | x), which is not known and which the game makes equal to it. So AS-VAE-r
+    has the gradient of the plain VAE. AS-VAE-g moves p(x | z) along -KL(p(x) || q(x)) and q(z | x) along
+    -E_p(x) KL(p(z | x) || q(z | x)), the sleep phase of wake-sleep: KL(p(x, z) || q(x, z)) is the sum of the two, and
+    the second one's gradient by p is left out. s only enters the value of L_z, because it is asked at draws of p(z).
+    """
+
+    def __init__(self, image_shape, latent_dim, filters, hidden_units, **kwargs):
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.images = ImageNet(image_shape, filters, hidden_units, dtype=dtype, name="images")
+        self.codes = CodeNet(latent_dim, hidden_units, dtype=dtype, name="codes")
+        self.built = True
+
+    shown_to_encoder = staticmethod(tf.stop_gradient)
+
+    def log_ratios(self, inferred, generated):
+        r_generated, r_inferred, images_loss = contrast(self.images, (generated.x,), (inferred.x,))
+        s_generated, _, codes_loss = contrast(self.codes, (generated.z,), (inferred.z,))
+        # Data have no gradient, but for batch normalisation, which ties their scores to those of the others.
+        f1 = inferred.log_q - inferred.log_prior - tf.stop_gradient(r_inferred)
+        f2 = tf.stop_gradient(generated.log_q) - generated.log_prior + r_generated + s_generated
+        return LogRatios(f1, f2, images_loss + codes_loss)
+
+
+class ALIDiscriminator(keras.layers.Layer):
+    """ALI's: one free function of x and z, trained on (5.1)."""
+
+    shown_to_encoder = staticmethod(tf.identity)
+
+    def __init__(self, image_shape, latent_dim, filters, hidden_units, **kwargs):
+        super().__init__(**kwargs)
+        self.net = JointNet(image_shape, latent_dim, filters, hidden_units, dtype=self.dtype_policy, name="net")
+        self.built = True
+
+    def log_ratios(self, inferred, generated):
+        return LogRatios(*contrast(self.net, (inferred.x, inferred.z), (generated.x, generated.z)))

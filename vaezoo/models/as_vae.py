@@ -3,60 +3,29 @@
 Y. Pu, "Deep generative models for image representation learning" (2018), chapter 5; Y. Pu et al., "Adversarial
 symmetric variational autoencoder" (2017). V. Dumoulin et al., "Adversarially learned inference" (2017).
 
-    q(x, z) = q(x) q(z | x),  p(x, z) = p(z) p(x | z):  both are drawn from, and q(z | x), p(x | z) are Gaussian
+    q(x, z) = q(x) q(z | x),  p(x, z) = p(z) p(x | z);  q(z | x) and p(x | z) are Gaussian
     L_x = E_q(x) log p(x) - KL(q(x, z) || p(x, z)) = E_q(x, z) [log p(x | z) - f1(x, z)]            (5.12), (5.14)
     L_z = E_p(z) log q(z) - KL(p(x, z) || q(x, z)) = E_p(x, z) [log q(z | x) - f2(x, z)]            (5.13), (5.14)
     f1 = log q(x, z) - log p(x) p(z),  f2 = log p(x, z) - log q(x) q(z)                                     (5.5)
 
-Encoder and decoder maximise L_x + L_z, by noise behind z and behind x (5.15); AS-VAE-r maximises L_x, AS-VAE-g L_z. A
-step holds f1 and f2 where they are (5.16). So it follows - KL(q || p) - KL(p || q), not the bound: log p(x) and
-log q(z), which the bound has besides, are inside of f1 and f2. Where f1 and f2 come from is the `discriminator`:
-
-- "joint", as published: two nets of x and z, trained on (5.3) and (5.4) to tell pairs from images and codes that do not
-  belong together. They can't fail to: f1 and f2 are at least as large as the information of z about x, tens of nats,
-  where a logistic loss has long stopped to teach, and what the step follows is the slope of an f that nothing holds.
-- "known_densities": what is unknown of f1 and f2 are two ratios of marginals, r(x) = log p(x) - log q(x) and
-  s(z) = log p(z) - log q(z). With p(z | x) = p(x | z) p(z) / p(x),
-
-      f1 = log q(z | x) - log p(z) - r(x),    f2 = log p(z | x) - log p(z) + r(x) + s(z),
-
-  and lemma 7 holds for each ratio alone: a net of images learns r from x ~ p(x) and x ~ q(x), one of codes learns s.
-  As p(z | x) is not known either, q(z | x), held fixed, is put for it, which the game makes equal to it. Data do not
-  depend on encoder and decoder, so AS-VAE-r has the gradient of the plain VAE. AS-VAE-g moves p(x | z) along
-  -KL(p(x) || q(x)), which is all that is left to an adversary, and q(z | x) along -E_p(x) KL(p(z | x) || q(z | x)), the
-  sleep phase of wake-sleep. KL(p(x, z) || q(x, z)) is the sum of the two; the second one's gradient by p is left out.
-  s is for the value of L_z only, for it is asked at draws of p(z). With both halves, the statistics of the batch that
-  decodes both kinds of codes let a little of r's gradient through to the encoder.
-- "ali": one net of x and z, which tells the joints apart (5.1), and no bound.
-
     x [B, H, W, C] -> convolutions of stride 2 -> dense -> posterior: batch [B], event [D]
     z [B, D] -> dense, dense -> [h, w, F] -> transposed convolutions -> mean and scale of p(x | z), [B, H, W, 2C]
-    f(x, z): x -> convolutions of stride 2 -> average over the image [B, F], beside a dense layer of z -> dense -> [B]
-    r(x): x -> convolutions of stride 2 -> dense -> [B]
 
-Batch normalisation and rectifiers follow each convolution, and each dense layer of encoder and decoder. Codes of both
-kinds are decoded in one batch, so that p(x | z) is one function of them. The encoder normalises data and generated
-images by their own statistics, and averages those of data.
+AS-VAE maximises L_x + L_z, AS-VAE-r L_x, AS-VAE-g L_z, by noise behind z and x (5.15). A step holds f1 and f2 where
+they are (5.16), so it follows -KL(q || p) - KL(p || q). `discriminator` selects where f1 and f2 come from:
+"joint", as published: two nets of x and z; "known_densities": the densities that are known, and one net each for the
+two ratios of marginals that are not; "ali": one net of x and z, (5.1), without a bound. See `layers.discriminators`.
 
-What AS-VAE-g needs, which the paper does not say, or says otherwise (MNIST, one short run each, without decay):
-- The decoder's dense layers have their units normalised, each over the batch, so that none can stop to depend on z.
-  Without, all samples were one image, from 100 steps on, against each of four discriminators.
-- So have the encoder's. Without, 3 of its 256 rectifiers were alive after 860 steps, and q(z | x) was the prior.
-- r(x) sees where in the image its features are. Averaged over the image, as figure 5.1 has it for f, it was far ahead
-  for some hundred steps, with one image for all samples, before they spread; a net without batch normalisation that
-  averages held them at one image for all of 400 steps, and one that does not let them spread from the start.
+Batch normalisation and rectifiers follow each convolution and each dense layer of encoder and decoder. Codes of both
+kinds are decoded in one batch. The encoder normalises data and generated images by their own statistics, and averages
+those of data.
 
-Readings and departures:
-- Discriminators see data with noise N(0, t^2), and the variance of p(x | z) is t^2 + a learned one: digits on black
-  lie on a set without volume, of which no density of pixels is an image and log q(x) does not exist. Encoder and
-  log p(x | z) see the data as they are, so that L_x is their bound. (Of one training with noise for the encoder, too,
-  and the inferred pairs' statistics for all, the KL from the prior was 54 nats on images with noise, 175 on those as
-  they are: which of the two did it was not told apart.) Means and learned scales are sigmoids, for pixels lie in
-  [0, 1]. The paper does not say; it has dequantisation for CIFAR-10 and ImageNet only.
-- Gaussian posteriors where the paper has 80 steps of an unnamed flow, for MNIST. L_z needs the density of q(z | x) at a
-  given z; `posterior` takes any flow, and that of "coupling" has it at the price of a draw.
-- "MLP" is one hidden layer, of sizes that are not printed. All convolutions are 3x3, some of figures 5.2 and 5.3 are
-  5x5. No dropout.
+Departures; docs/results/as_vae.md has the evidence:
+- Discriminators see data with noise N(0, t^2), and the variance of p(x | z) is t^2 + a learned one.
+- Means and learned scales of p(x | z) are sigmoids, because pixels lie in [0, 1].
+- Posteriors are Gaussian; the paper has 80 steps of an unnamed flow. "coupling" has the density that L_z needs.
+- Dense layers are normalised over the batch; r(x) sees where in the image its features are.
+- "MLP" is one hidden layer. All convolutions are 3x3. No dropout.
 - Both players move at once, each from where the other stood, with optimizers of the same settings.
 """
 
@@ -74,46 +43,24 @@ from vaezoo.base.metrics import ExampleMean
 from vaezoo.base.modes import in_mode
 from vaezoo.base.objectives import Objective
 from vaezoo.base.stochastic_model import after
-from vaezoo.inference.density_ratios import contrast, unpaired
 from vaezoo.inference.terms import Terms
 from vaezoo.layers import posteriors
 from vaezoo.layers.batch_norm import averages_held, held_statistics, recorded_statistics
-from vaezoo.layers.discriminators import CodeNet, ImageNet, JointNet, convolutions, deconvolutions, normalized
+from vaezoo.layers.discriminators import (
+    ALIDiscriminator,
+    JointDiscriminators,
+    KnownDensities,
+    Pairs,
+    convolutions,
+    deconvolutions,
+    normalized,
+)
 from vaezoo.layers.posteriors import reparameterize
 from vaezoo.noise import Stream, noise_seed, standard_normal
 from vaezoo.replicas import global_batch_size, replica_id
 
 tfd = tfp.distributions
 INITIAL_LOGIT = math.log(0.3 / 0.7)  # of the learned scale of p(x | z): 0.3 is that of a digit's pixels
-
-
-class Pairs(NamedTuple):
-    """Images and codes in pairs, and their densities.
-
-    Attributes:
-        x: as discriminators see it, [B, H, W, C]: data have noise, which z and the densities know nothing of.
-        z: [B, D].
-        log_lik, log_q, log_prior: log p(x | z), log q(z | x) and log p(z), nats, [B].
-    """
-
-    x: tf.Tensor
-    z: tf.Tensor
-    log_lik: tf.Tensor
-    log_q: tf.Tensor
-    log_prior: tf.Tensor
-
-
-class LogRatios(NamedTuple):
-    """What discriminators say of pairs.
-
-    Attributes:
-        of_inferred, of_generated: the log-ratios that the objective asks for, nats, [B].
-        loss: what the discriminators minimise, nats, [B]; a discriminator that knows nothing has 2 log 2.
-    """
-
-    of_inferred: tf.Tensor
-    of_generated: tf.Tensor
-    loss: tf.Tensor
 
 
 class Contest(NamedTuple):
@@ -204,65 +151,9 @@ class ALI(AdversarialObjective):
         return -tf.nn.softplus(contest.ratio_of_inferred) - tf.nn.softplus(-contest.ratio_of_generated)
 
 
-class JointDiscriminators(keras.layers.Layer):
-    """The published ones: f1 and f2 are free functions of x and z, trained on (5.3) and (5.4)."""
-
-    objective = SymmetricBound
-    shown_to_encoder = staticmethod(tf.identity)
-
-    def __init__(self, image_shape, latent_dim, filters, hidden_units, **kwargs):
-        super().__init__(**kwargs)
-        sizes = image_shape, latent_dim, filters, hidden_units
-        self.first = JointNet(*sizes, dtype=self.dtype_policy, name="first")
-        self.second = JointNet(*sizes, dtype=self.dtype_policy, name="second")
-        self.built = True
-
-    def log_ratios(self, inferred, generated):
-        f1, _, loss1 = contrast(self.first, (inferred.x, inferred.z), unpaired(generated))
-        f2, _, loss2 = contrast(self.second, (generated.x, generated.z), unpaired(inferred))
-        return LogRatios(f1, f2, loss1 + loss2)
-
-
-class KnownDensities(keras.layers.Layer):
-    """f1 and f2 from the densities that are known, and two nets for the ratios of marginals that are not."""
-
-    objective = SymmetricBound
-
-    def __init__(self, image_shape, latent_dim, filters, hidden_units, **kwargs):
-        super().__init__(**kwargs)
-        dtype = self.dtype_policy
-        self.images = ImageNet(image_shape, filters, hidden_units, dtype=dtype, name="images")
-        self.codes = CodeNet(latent_dim, hidden_units, dtype=dtype, name="codes")
-        self.built = True
-
-    shown_to_encoder = staticmethod(tf.stop_gradient)
-
-    def log_ratios(self, inferred, generated):
-        r_generated, r_inferred, images_loss = contrast(self.images, (generated.x,), (inferred.x,))
-        s_generated, _, codes_loss = contrast(self.codes, (generated.z,), (inferred.z,))
-        # Data have no gradient, but for batch normalisation, which ties their scores to those of the others.
-        f1 = inferred.log_q - inferred.log_prior - tf.stop_gradient(r_inferred)
-        f2 = tf.stop_gradient(generated.log_q) - generated.log_prior + r_generated + s_generated
-        return LogRatios(f1, f2, images_loss + codes_loss)
-
-
-class ALIDiscriminator(keras.layers.Layer):
-    """ALI's: one free function of x and z, trained on (5.1)."""
-
-    objective = ALI
-    shown_to_encoder = staticmethod(tf.identity)
-
-    def __init__(self, image_shape, latent_dim, filters, hidden_units, **kwargs):
-        super().__init__(**kwargs)
-        self.net = JointNet(image_shape, latent_dim, filters, hidden_units, dtype=self.dtype_policy, name="net")
-        self.built = True
-
-    def log_ratios(self, inferred, generated):
-        return LogRatios(*contrast(self.net, (inferred.x, inferred.z), (generated.x, generated.z)))
-
-
-# The names that a config's [model.args] may use.
+# The names that a config's [model.args] may use, and the games that their discriminators can play.
 DISCRIMINATORS = {"joint": JointDiscriminators, "known_densities": KnownDensities, "ali": ALIDiscriminator}
+GAMES = {"joint": SymmetricBound, "known_densities": SymmetricBound, "ali": ALI}
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")
@@ -304,7 +195,7 @@ class ASVAE(LatentVariableModel):
         checks.positive_int("convs_per_stage", convs_per_stage)
         checks.positive_int("hidden_units", hidden_units)
         make_discriminators = DISCRIMINATORS[checks.one_of("discriminator", discriminator, DISCRIMINATORS)]
-        self.default_objective = make_discriminators.objective
+        self.default_objective = GAMES[discriminator]
 
         dtype = self.dtype_policy
         self.encoder_maps = convolutions(self.example_shape, self.filters, convs_per_stage, dtype=dtype, name="maps")

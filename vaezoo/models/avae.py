@@ -144,6 +144,8 @@ class AVAE(LatentVariableModel):
         self.decoder = JointMLP({"z": latent_dims[0]}, widths, activation, name="decoder", **settings)
         self.likelihood = likelihoods.build(likelihood, widths[-1], self.example_shape)
 
+    approximate_posterior = None  # q is a chain; see `infer`
+
     @property
     def prior(self):
         """p(z_L): batch shape [], event shape [D_L]."""

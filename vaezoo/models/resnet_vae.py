@@ -226,6 +226,8 @@ class ResNetVAE(LatentVariableModel):
         ValueError: if an argument is not as described.
     """
 
+    approximate_posterior = None  # q is a chain of layers; see `_infer`
+
     def __init__(
         self,
         image_shape,

@@ -6,43 +6,29 @@ Stein variational gradient descent" (2017).
     p(z) = N(z; 0, I),  p(x | z, theta) = f(x; mlp(z)),  theta a point or P particles
     z_j  = f_eta(x, xi_j),  xi_j ~ N(0, I),  j = 1 .. M                                              section 4.2.2
     z_j' = z_j + epsilon phi(z_j),  phi of `inference.stein` for the score grad_z log p(x, z)           (4.12), (4.44)
-    eta  : a step towards f_eta(x, xi_j) = z_j'                                                      (4.13)
+    eta  : a step towards f_eta(x, xi_j) = z_j', which is -phi handed backwards through f_eta          (4.13)
     theta: a step along grad_theta mean_j log p(x | z_j, theta); P particles move along their own phi (4.11)
+    w_i  = mean_j p(x, z_ij) / q(z_ij | x), normalised over i: of k groups in phi and theta's step    (4.42), (4.43)
 
     x [B, H, W, C], xi [S, B, D] -> encoder -> z [S, B, D] -> P decoders -> log p(x | z, theta), each [S, B]
 
-One step of gradient descent on (4.13) from where the particles are is the field -phi, handed backwards through f_eta;
-epsilon and 1/M are factors of it, which drop out of steps like Adam's. M draws are passed through each net once.
+epsilon and 1/M are factors that drop out of steps like Adam's. k = 1 is Stein VAE, k > 1 Stein VIWAE; its M = 1 has the
+gradient of the importance-weighted bound.
 
-Stein VIWAE has k groups of M particles, all of which move each other, with the weights of their groups,
-
-    w_i = mean_j p(x, z_ij) / q(z_ij | x),  normalised over i                                        (4.42), (4.43)
-
-in phi. theta climbs along the gradients with the same weights: with M = 1 that is the gradient of the
-importance-weighted bound (Burda et al., 2016); the thesis weighs groups of particles of theta (4.40), not gradients.
-
-The density. q(z | x) = N(xi; 0, I) / |det dz/dxi| at the xi that was drawn. It is that of z only where f_eta(x, .) is
-one to one, which nothing enforces: what the base class measures with it, the ELBO and importance-sampled estimates of
-log p(x), then are no bounds, and they are loose besides. `vaezoo evaluate --estimator ais` needs no density.
+The density: q(z | x) = N(xi; 0, I) / |det dz/dxi| at the xi that was drawn, that of z only where f_eta(x, .) is one to
+one, which nothing enforces. So the ELBO and importance-sampled estimates of log p(x) are no bounds, and they are loose.
+`vaezoo evaluate --estimator ais` needs no density.
 
 Classes (section 4.4): p(x, y | z) = p(x | z) softmax(W z + b)_y. The particles of a labelled image move by
 
     grad_z [log p(z) + log p(x | z) + zeta log p(y | z)],   zeta = N_x / (C rho)                     (4.54)
 
-with N_x values in an image, C classes, and rho the share of labelled images among those of a step. Unlabelled images
-move as without classes, for sum_y p(x, y | z) = p(x | z) whatever W is: they shape the codes that a linear W has to
-tell apart, and nothing pulls them to a class.
+with N_x values in an image, C classes, and rho the share of labelled images in a step; unlabelled ones as without.
 
-Departures: the self term of phi is left out unless asked for, for with it the particles collapse, and the bandwidth is
-Liu and Wang's (`inference.stein` says what that leaves of VIWAE's weights); noise is drawn for each image, not
-shared by all; there is no dropout; one step of eta per step, K = 1, and theta and z move at once, from where both were,
-where the thesis has them move in turn. With labels the weights of VIWAE are those of what is climbed.
-
-Particles of the decoder's weights (P > 1; those of labels' are a point, (4.50)) have the prior N(0, I), which a point
-has not; they start where Keras' initializers put them, where the thesis draws them from a Gaussian. What particles of z
-climb, what w weighs and what training logs is the mean over theta of log p(x | z, theta), (4.44); what is measured is
-the log of the mean. They keep the self term, with which so many dimensions leave little of their spread: they are an
-ensemble rather than a posterior. No entry has them, and they were never trained at size.
+Departures; docs/results/stein_vae.md has the evidence. The self term of phi is off by default; the bandwidth is Liu and
+Wang's; noise is drawn for each image; no dropout; theta and z move at once, one step of eta each (K = 1); VIWAE weighs
+gradients of theta, not particles (4.40). Particles of theta have the prior N(0, I), start from Keras' initializers and
+keep the self term; z follows their mean of log p(x | z, theta); what is measured is the log of the mean.
 """
 
 import dataclasses
