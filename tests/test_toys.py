@@ -1,5 +1,6 @@
 """The house carries: four systems that are no VAE, each a file and a config in `toys/`, with all that the zoo does."""
 
+import json
 import pathlib
 import shutil
 
@@ -15,11 +16,17 @@ from vaezoo.serving import exporting
 from vaezoo.zoo import callbacks, loading, training
 
 HERE = pathlib.Path(__file__).parent
-TOYS = {
+TOYS = {  # the signatures that each exports
     "bayesian_classifier": {"classify"},
     "autoencoder": {"encode", "decode"},
     "wake_sleep": {"encode", "decode", "sample", "score"},
     "hmc_decoder": {"decode", "sample"},
+}
+FIGURES = {  # some of what `vaezoo evaluate` measures of each
+    "bayesian_classifier": {"error_rate"},
+    "autoencoder": {"rmse", "active_units"},
+    "wake_sleep": {"elbo", "log_likelihood", "rmse"},
+    "hmc_decoder": {"log_likelihood"},
 }
 
 
@@ -98,6 +105,19 @@ def test_a_toy_is_exported_with_the_signatures_that_it_has(toy, tmp_path):
             found = served[signature.name](**{spec.name: v for spec, v in zip(signature.inputs, values, strict=True)})
             for key in expected:
                 np.testing.assert_allclose(found[key], expected[key], rtol=1e-4, atol=1e-5)
+
+
+def test_a_toy_is_measured_by_the_command_line(toy, tmp_path):
+    name, folder, _ = toy
+    options = ["--limit", 20, "--json", tmp_path / "figures.json"]
+    if name == "hmc_decoder":  # which has no posterior
+        options += ["--estimator", "ais", "--num-temperatures", 3, "--num-chains", 2]
+    else:
+        options += ["--num-samples", 2]
+    result = command("evaluate", folder, *options, cwd=HERE)
+    assert result.returncode == 0, result.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert FIGURES[name] <= {key for key, value in figures.items() if value is not None}
 
 
 @pytest.mark.parametrize("toy", ["bayesian_classifier"], indirect=True)

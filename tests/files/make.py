@@ -20,9 +20,12 @@ SETTINGS = {"model.args.hidden_units": [3], "model.args.latent_dim": 2, "train.b
 SETTINGS |= {"train.jit_compile": False, "train.epochs": 1}
 
 
-def shapes(tiny):
-    """The shapes of every system's weights, in the order in which a run's state holds them."""
-    return {name: [list(weight.shape) for weight in MODELS[name](**args).weights] for name, args in tiny.items()}
+def systems(tiny):
+    """Every system's arguments, and the shapes of its weights in the order in which a run's state holds them."""
+    return {
+        name: {"args": args, "shapes": [list(weight.shape) for weight in MODELS[name](**args).weights]}
+        for name, args in tiny.items()
+    }
 
 
 def main(tests):
@@ -54,7 +57,7 @@ def main(tests):
     from vaezoo import zoo
 
     expected["codes_of_the_run"] = np.asarray(zoo.load(HERE / "run").encode(images)).tolist()
-    expected["shapes"] = shapes(conftest.TINY)
+    expected["systems"] = systems(conftest.TINY)
     (HERE / "expected.json").write_text(json.dumps(expected))
 
 

@@ -14,7 +14,7 @@ from vaezoo.replicas import global_batch_size, replica_id
 
 @keras.saving.register_keras_serializable(package="toys")
 class HMCDecoder(LatentVariableModel):
-    encode = terms = None
+    encode = terms = approximate_posterior = kl_per_dimension = None
     monitor, monitor_mode = "val_loss", "min"
 
     def __init__(self, example_shape, latent_dim=3, hidden_units=16, num_steps=4, **kwargs):

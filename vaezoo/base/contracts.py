@@ -53,8 +53,7 @@ class Contracts(keras.Model):
     """
 
     encode = decode = generate = terms = log_prob_given_noise = approximate_posterior = kl_per_dimension = None
-    class_probabilities = class_codes = auxiliary_posterior = classifier_features = None
-    latent_shape = None
+    class_probabilities = class_codes = auxiliary_posterior = classifier_features = latent_shape = None
     auxiliary_dim = 0
 
     def figures(self):

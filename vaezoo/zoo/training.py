@@ -7,7 +7,6 @@ import pathlib
 import keras
 
 from vaezoo import data, files
-from vaezoo.domains import IMAGES
 from vaezoo.zoo import callbacks as vaezoo_callbacks
 from vaezoo.zoo import config, loading, registry, run_folder, workers
 
@@ -120,7 +119,7 @@ def train(name, *, directory=None, resume=False, splits=None, overrides=None, ca
         own = [vaezoo_callbacks.StopOnNaN(), vaezoo_callbacks.MeasureAverages()]
         if chief:
             own += [keras.callbacks.TensorBoard(directory / "tensorboard", write_graph=False)]
-            if model.domain is IMAGES and len(model.example_shape) == 3 and model.generate is not None:
+            if model.domain.drawn and len(model.example_shape) == 3 and model.generate is not None:
                 own += [vaezoo_callbacks.ImageGrid(directory / "images")]
         own += [state]  # the last, so that an epoch whose state is on disk has its picture and its curves
         if first_epoch < recipe.epochs:
