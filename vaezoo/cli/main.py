@@ -62,9 +62,9 @@ def train(
     replaced = overrides_of(overrides, data_path)
     entry = config.read(name, replaced)  # first: a mistyped name need not wait for TensorFlow
     import_tensorflow()
-    from vaezoo.zoo import callbacks, loading, training
+    from vaezoo.zoo import callbacks, loading, run_folder, training
 
-    directory = directory or training.default_directory(name, entry)
+    directory = directory or run_folder.default_directory(name, entry)
     settings = {"directory": directory, "resume": resume, "overrides": replaced}
     if sys.stderr.isatty():
         with callbacks.ProgressBar(entry.train.epochs) as bar:
