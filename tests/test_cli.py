@@ -27,8 +27,8 @@ def run(tmp_path_factory):
 
 def test_help_and_names_answer_without_tensorflow():
     script = (
-        "import sys; sys.argv = ['vaezoo', *sys.argv[1:]]\nfrom vaezoo import cli\n"
-        "try: cli.main()\nexcept SystemExit: pass\n"
+        "import sys; sys.argv = ['vaezoo', *sys.argv[1:]]\nfrom vaezoo.cli.main import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
         "assert 'tensorflow' not in sys.modules and 'numpy' not in sys.modules"
     )
     for arguments in (["--help"], ["list"], ["info", "vae_digits"], ["info", "vae_digit"], ["train", "vae_digit"]):
@@ -159,8 +159,8 @@ def test_layers_of_a_run_are_drawn_without_tensorflow(tmp_path):
     (run / "config.json").write_text(json.dumps(config.as_dict(config.read("iaf_cifar10"))))
     (run / "log.csv").write_text(LAYERS)
     script = (
-        "import sys; sys.argv = ['vaezoo', 'layers', 'runs/layered']\nfrom vaezoo import cli\n"
-        "try: cli.main()\nexcept SystemExit: pass\n"
+        "import sys; sys.argv = ['vaezoo', 'layers', 'runs/layered']\nfrom vaezoo.cli.main import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
         "assert 'tensorflow' not in sys.modules"
     )
     result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)

@@ -274,7 +274,7 @@ def test_npz_of_images(tmp_path):
     [
         (
             {"train": DOCUMENTS},
-            "must hold the arrays train and test, and may hold validation and words. Received: train",
+            "must hold the arrays train and test, and may hold validation and words, and train_label,",
         ),
         ({"train": DOCUMENTS, "test": DOCUMENTS, "valid": DOCUMENTS}, "Received: test, train, valid"),
         ({"train": DOCUMENTS, "test": DOCUMENTS}, "must hold more than 1000 rows, or validation must be given"),

@@ -219,12 +219,12 @@ def test_bad_arguments(splits, classifier):
         samples.score_samples(copyist, classifier, splits, batch_size=0)
     with pytest.raises(ValueError, match="`seed` must be an integer of at least 0"):
         samples.score_samples(copyist, classifier, splits, seed=-1)
-    other = types.SimpleNamespace(domain=IMAGES, image_shape=(28, 28, 1))
+    other = types.SimpleNamespace(domain=IMAGES, example_shape=(28, 28, 1))
     with pytest.raises(
         ValueError, match=r"must take images of the model's shape \[28, 28, 1\]. Received: .*\[8, 8, 1\]"
     ):
         samples.score_samples(other, classifier, splits)
-    documents = types.SimpleNamespace(domain=COUNTS, image_shape=(64,))
+    documents = types.SimpleNamespace(domain=COUNTS, example_shape=(64,))
     with pytest.raises(ValueError, match="`model` must be a model of images. Received: SimpleNamespace of counts"):
         samples.score_samples(documents, classifier, splits)
 

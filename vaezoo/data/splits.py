@@ -116,7 +116,7 @@ def _check_examples(name, examples, training):
         )
     if examples.ndim == 2 and examples.dtype.kind == "f" and (examples != np.floor(examples)).any():
         raise ValueError(
-            f"`{name}` of shape [N, V] must hold whole numbers of at least 0, word counts; a table of other values, "
+            f"`{name}` must hold whole numbers of at least 0, word counts, if it is [N, V]; a table of other values, "
             f"scaled to [0, 1], must be images [N, 1, V, 1], {name}[:, None, :, None]. "
             f"Received: {examples.dtype} from {examples.min():g} to {examples.max():g}"
         )
