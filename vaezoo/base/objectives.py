@@ -15,7 +15,10 @@ class Objective:
     Attributes:
         num_samples: posterior samples per example.
         analytic_kl: whether `Terms.kl` is to be the closed form instead of the sampled value.
+        per_example: whether an example's value depends on its own terms only, so that a `sample_weight` has a meaning.
     """
+
+    per_example = True
 
     def get_config(self):
         return dataclasses.asdict(self)
@@ -92,6 +95,7 @@ class FreeBits(Objective):
     nats: float
     num_samples: int = 1
     analytic_kl: bool = False
+    per_example = False
 
     def __post_init__(self):
         checks.non_negative("nats", self.nats)

@@ -21,6 +21,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
+from vaezoo.base.feeds import classes
+from vaezoo.base.inputs import weighted
 from vaezoo.base.labelled import LabelledModel, split_data
 from vaezoo.base.objectives import SemiSupervisedELBO
 from vaezoo.base.signatures import Signature, noise_of_rows
@@ -28,7 +30,7 @@ from vaezoo.inference.class_sums import expectation_over_classes, one_hot_draw, 
 from vaezoo.inference.terms import Terms
 from vaezoo.layers.batch_norm import averages_held
 from vaezoo.layers.posteriors import reparameterize
-from vaezoo.noise import Stream, noise_seed
+from vaezoo.noise import Stream
 from vaezoo.numerics import log_mean_exp, merge_samples, split_samples, tile_samples
 from vaezoo.replicas import global_batch_size
 
@@ -196,11 +198,11 @@ class SemiSupervisedModel(LabelledModel):
         """
         draws = AVERAGED if self.auxiliary_dim else 1
         noise_a = np.random.default_rng(0).standard_normal((draws, 1, self.auxiliary_dim)).astype(np.float32)
-        return tf.reduce_mean(tf.exp(self.infer(self.domain.values(x), noise_a).log_q_y), axis=0)
+        return tf.reduce_mean(tf.exp(self.infer(self.values(x), noise_a).log_q_y), axis=0)
 
     def encode(self, x):
         """Returns z at zero noise, given the most probable class, and that class, one-hot: [B, D + K]."""
-        inference = self.infer(self.domain.values(x), tf.zeros([1, 1, self.auxiliary_dim]))
+        inference = self.infer(self.values(x), tf.zeros([1, 1, self.auxiliary_dim]))
         y = tf.one_hot(tf.argmax(inference.log_q_y[0], axis=-1), self.num_classes)  # [B, K]
         z = self.style_posterior(inference, y[tf.newaxis, tf.newaxis]).mean()[0, 0]
         return tf.concat([z, y], axis=-1)
@@ -247,12 +249,13 @@ class SemiSupervisedModel(LabelledModel):
         As in the base class, but that `temperature` scales a and z and not the draw of the class, and that `label`, a
         class or one for each sample, sets it.
         """
-        num_samples = checks.positive_int("num_samples", num_samples)
-        checks.non_negative("temperature", temperature)
-        noise = self.noise(1, num_samples, seed=noise_seed(seed, Stream.SAMPLE))
+        noise = self._noise_of_samples(num_samples, seed, temperature)
         scale = tf.concat([tf.fill([self.auxiliary_dim + self.style_dim], float(temperature)), [1.0]], axis=0)
         if label is not None:
-            label = np.broadcast_to(checks.labels("label", label, self.num_classes), (num_samples,))
+            label = checks.labels("label", label, self.num_classes)
+            if label.size not in (1, num_samples):
+                raise ValueError(f"`label` must be a class, or {num_samples} of them. Received: {label.size}")
+            label = np.broadcast_to(label, (num_samples,))
         return self.generate(scale * noise, label)
 
     def kl_per_dimension(self, x):
@@ -260,7 +263,7 @@ class SemiSupervisedModel(LabelledModel):
 
         That of a is taken at the posterior mean of z.
         """
-        x = self.domain.values(x)
+        x = self.values(x)
         z, y = tf.split(self.encode(x), [self.style_dim, self.num_classes], axis=-1)
         inference = self.infer(x, tf.zeros([1, 1, self.auxiliary_dim]))
         q = self.style_posterior(inference, y[tf.newaxis, tf.newaxis])
@@ -274,27 +277,27 @@ class SemiSupervisedModel(LabelledModel):
 
     def training_loss(self, data):
         """Returns the loss of `((x_labelled, y), x_unlabelled)`, or of x alone; see `SemiSupervisedELBO`."""
-        labelled, x = split_data(data)
-        x = self.examples_of(x)
+        labelled, data = split_data(data)
+        x, weights = self.trained_examples_of(data)
         objective, step = self.objective, self.optimizer.iterations
         options = {"analytic_kl": objective.analytic_kl}
         enumerate_classes = getattr(objective, "enumerate_classes", True)
         terms = self.unlabelled_terms(x, self.training_noise(x), enumerate_classes=enumerate_classes, **options)
-        bound = objective(terms, step)  # [B]
-        loss = -tf.reduce_sum(bound) / global_batch_size(x)
+        losses = weighted(-objective(terms, step), weights)  # [B]
+        loss = tf.reduce_sum(losses) / global_batch_size(x)
         if labelled is None:
-            return loss, {"loss": -bound, "terms": terms}
+            return loss, {"loss": losses, "terms": terms}
         if not isinstance(objective, SemiSupervisedELBO):
             raise ValueError(f"`objective` must be a SemiSupervisedELBO to learn from labels. Received: {objective}")
-        x_labelled, y = self.examples_of(labelled[0]), labelled[1]
+        (x_labelled, weights), y = self.weighted_examples_of(labelled), classes(labelled[1], self.num_classes)
         with averages_held():
             labelled_terms, cross_entropy = self.labelled_terms(
                 x_labelled, y, self.training_noise(x_labelled, 1), **options
             )
-        labelled_bound = objective(labelled_terms, step) - objective.alpha * cross_entropy
+        labelled_losses = weighted(objective.alpha * cross_entropy - objective(labelled_terms, step), weights)
         weight = objective.labelled_weight
-        loss -= weight * tf.reduce_sum(labelled_bound) / global_batch_size(x_labelled)
-        losses = -bound - weight * tf.reduce_mean(labelled_bound)
+        loss += weight * tf.reduce_sum(labelled_losses) / global_batch_size(x_labelled)
+        losses += weight * tf.reduce_mean(labelled_losses)
         return loss, {"loss": losses, "terms": terms, "cross_entropy": cross_entropy}
 
     # Exporting it.

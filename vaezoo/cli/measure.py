@@ -76,7 +76,7 @@ def evaluate(
         else:
             samples = num_samples or entry.eval.num_samples
             figures = evaluation.evaluate(model, images, num_samples=samples, **options)
-    if not annealed and hasattr(model, "predict_proba") and test.labels is not None:
+    if not annealed and model.class_probabilities is not None and test.labels is not None:
         wrong = evaluation.error_rate(model, test.images[:limit], test.labels[:limit])
         figures = dataclasses.replace(figures, error_rate=wrong)
     report({"name": entry.name, **dataclasses.asdict(figures)}, output)

@@ -19,6 +19,7 @@ each time. Weights start from Glorot's uniform distribution, not from N(0, 0.001
 import keras
 import numpy as np
 
+from vaezoo import checks
 from vaezoo.models.vae import VAE
 
 
@@ -53,6 +54,6 @@ class M1(VAE):
 
     def features(self, x, batch_size=1000):
         """Returns the posterior means of images [N, H, W, C], a numpy array [N, D]."""
-        self.domain.check("x", x, self.example_shape)
+        x, batch_size = self.examples("x", x), checks.positive_int("batch_size", batch_size)
         parts = (x[first : first + batch_size] for first in range(0, len(x), batch_size))
         return np.concatenate([np.asarray(self.encode(part)) for part in parts])
