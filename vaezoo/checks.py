@@ -272,13 +272,9 @@ def labels(name, value, num_classes, *, unknown=None, every=False):
 
 
 def _of_one_hot(value):
-    """Returns the classes of rows of which one value is 1 and the others 0, as floats; NaN of a row of NaN.
-
-    Other rows come back as infinity, which is no class.
-    """
+    """Returns the classes of one-hot rows, as floats, NaN of a row of NaN; what has other rows, as it is."""
     import numpy as np
 
-    legal = ((value == 0) | (value == 1)).all(axis=1) & (value.sum(axis=1) == 1)
-    classes = np.where(legal, value.argmax(axis=1), np.inf)
-    unknown = np.isnan(value).all(axis=1) if value.dtype.kind == "f" else False
-    return np.where(unknown, np.nan, classes)
+    unknown = np.isnan(value).all(axis=1) if value.dtype.kind == "f" else np.zeros(len(value), bool)
+    one_hot = ((value == 0) | (value == 1)).all(axis=1) & (value.sum(axis=1) == 1)
+    return np.where(unknown, np.nan, value.argmax(axis=1)) if (one_hot | unknown).all() else value

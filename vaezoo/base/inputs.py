@@ -74,6 +74,10 @@ class CheckedInputs(keras.Model):
         """Calls the model on a batch."""
         return super().predict_on_batch(self.examples("x", x))
 
+    def predict_proba(self, x, batch_size=500):
+        """Refuses: models with classes have it."""
+        raise TypeError(f"`predict_proba` must be called on a model with classes. Received: {type(self).__name__}")
+
     def initialize(self, x):
         """Sets the layers that are set from data; see `InitializedFromData`."""
         super().initialize(self.examples("x", x))

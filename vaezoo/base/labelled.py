@@ -100,7 +100,7 @@ class LabelledModel(LatentVariableModel):
                 given["validation_data"] = tuple(held_out)
             checks.labels("y", y, self.num_classes, unknown=checks.UNKNOWN, every=True)
             labelled = tuple(part[y != checks.UNKNOWN] for part in (x, y, weights) if part is not None)
-        self.initialize(x[: self.initial_images])
+        self._initialize_from(lambda: x)
         batches = paired_batches(labelled, x, weights, batch_size)
         return super().fit(**{**given, "x": batches, "y": None, "shuffle": False})  # the dataset does it
 
