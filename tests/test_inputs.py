@@ -239,7 +239,7 @@ def test_figures_and_steps_are_those_of_arrays(settings):
             np.testing.assert_allclose(value, same, rtol=1e-5, atol=1e-6, err_msg=name)
     model.set_weights(start)
     expected = model.evaluate(X, batch_size=20, verbose=0)
-    for name in names:
+    for name in TRACED:
         np.testing.assert_allclose(model.evaluate(feeds()[name], verbose=0), expected, rtol=1e-5, err_msg=name)
 
 
@@ -427,7 +427,7 @@ def test_layers_are_set_from_whatever_comes_first():
 def fitted(x, y, **settings):
     """The history of a training from the same start, and what it has learned."""
     model = tiny_m2()
-    logs = model.fit(x, y, batch_size=20, verbose=0, **settings).history
+    logs = model.fit(x, y, batch_size=60, verbose=0, **settings).history
     return {**logs, "weights": model.get_weights()}
 
 
@@ -456,26 +456,26 @@ def test_a_part_may_be_split_off():
 
 
 def test_held_out_data_in_all_forms():
-    expected = fitted(X, PARTLY, validation_data=(X, PARTLY))
+    expected = fitted(X, PARTLY, validation_data=(X, PARTLY), validation_batch_size=60)
     for held_out in (
         (X, ONE_HOT),
         {"image": X, "label": PARTLY},
-        dataset(X, PARTLY).batch(32),
-        dataset(X, ONE_HOT).batch(32),
-        dataset({"image": X, "label": PARTLY}).batch(32),
-        Batches(X, PARTLY, size=32),
+        dataset(X, ONE_HOT).batch(60),
+        dataset({"image": X, "label": PARTLY}).batch(60),
+        Batches(X, PARTLY, size=60),
     ):
-        assert_same(fitted(X, PARTLY, validation_data=held_out), expected)
+        size = None if isinstance(held_out, (tf.data.Dataset, Batches)) else 60
+        assert_same(fitted(X, PARTLY, validation_data=held_out, validation_batch_size=size), expected)
 
 
 def test_weights_of_labelled_and_unlabelled_images():
-    """Twice the weight is twice the loss; and what weighs nothing is as good as not there for the loss."""
-    plain, twice = (fitted(X, PARTLY, sample_weight=np.full(60, w), epochs=1) for w in (1.0, 2.0))
-    assert_same({**plain}, fitted(X, PARTLY))
+    """Twice the weight is twice the loss, of both parts."""
+    plain, twice = (fitted(X, PARTLY, sample_weight=np.full(60, w)) for w in (1.0, 2.0))
+    assert_same(plain, fitted(X, PARTLY))
+    assert twice["loss"][0] == pytest.approx(2 * plain["loss"][0], rel=1e-5)
     first = [tiny_m2().train_on_batch(X, PARTLY, sample_weight=np.full(60, w), return_dict=True) for w in (1.0, 2.0)]
     assert first[1]["loss"] == pytest.approx(2 * first[0]["loss"], rel=1e-5)
     assert first[1]["elbo"] == pytest.approx(first[0]["elbo"], rel=1e-5)
-    assert twice["loss"][0] > 1.5 * plain["loss"][0]
     assert np.isfinite(tiny_m2().fit(X, sample_weight=W, verbose=0).history["loss"][0])
 
 

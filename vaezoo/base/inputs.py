@@ -35,6 +35,10 @@ class CheckedInputs(keras.Model):
             raise ValueError(f"`validation_split` must be 0 where `x` yields batches. Received: {split}")
         if split:
             keywords.split_at("validation_split", split, len(x))
+        return self._fit(given, start)
+
+    def _fit(self, given, start):
+        """Trains on x that has been checked; `start` returns a first batch of it."""
         if given.get("validation_data") is not None:
             given["validation_data"] = self._held_out(given["validation_data"])
         self._initialize_from(start)

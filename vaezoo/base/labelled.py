@@ -100,9 +100,8 @@ class LabelledModel(LatentVariableModel):
                 given["validation_data"] = tuple(held_out)
             checks.labels("y", y, self.num_classes, unknown=checks.UNKNOWN, every=True)
             labelled = tuple(part[y != checks.UNKNOWN] for part in (x, y, weights) if part is not None)
-        self._initialize_from(lambda: x)
         batches = paired_batches(labelled, x, weights, batch_size)
-        return super().fit(**{**given, "x": batches, "y": None, "shuffle": False})  # the dataset does it
+        return self._fit({**given, "x": batches, "y": None, "shuffle": False}, lambda: x)  # the dataset shuffles
 
     def as_trained(self, given):
         """Splits a batch (x, y) as `fit` does."""
