@@ -165,6 +165,7 @@ def test_weights_are_refused_where_no_loss_is_one_example_s(objective):
         ({"y": object()}, "y"),
         ({"batch_size": 0}, "batch_size"),
         ({"epochs": "3"}, "epochs"),
+        ({"epochs": None}, "epochs"),
         ({"verbose": "loud"}, "verbose"),
         ({"callbacks": [print]}, "callbacks"),
         ({"validation_split": 1.0}, "validation_split"),

@@ -20,7 +20,7 @@ def given(method, args, kwargs):
     found = {**found, **found.pop("kwargs", {})}
     found.pop("self")
     for name, check in CHECKS.items():
-        if found.get(name) is not None:
+        if found.get(name) is not None or (name in found and name in NEVER_NONE):
             check(name, found[name])
     return found
 
@@ -67,6 +67,7 @@ def _class_weight(name, value):
         checks.non_negative(name, weight)
 
 
+NEVER_NONE = "epochs", "initial_epoch", "verbose", "validation_freq"
 CHECKS = {
     "batch_size": checks.positive_int,
     "epochs": checks.non_negative_int,
