@@ -76,11 +76,6 @@ def test_bad_validation_data(make_tiny, images):
     one_line(error)
 
 
-def test_sample_weight_is_refused(make_tiny, images):
-    with pytest.raises(ValueError, match="`sample_weight` must be None"):
-        make_tiny("vae").fit(images, images, sample_weight=np.ones(40), verbose=0)
-
-
 def test_missing_channel_axis_gets_a_hint():
     model = VAE((6, 5, 1), latent_dim=2, hidden_units=(4,))
     model.compile()

@@ -300,7 +300,7 @@ def test_classes_are_learnt_from_few_labels(system, enumerate_classes):
         (np.where(np.arange(40) < 9, np.arange(40) % 3, -1), r"each of the 4 classes. Received: none of \[3\]"),
         (np.arange(40) % 5, "`y` must be integers in 0..3, or -1 for unknown. Received: 4"),
         (-np.arange(40) % 4 - 2, "`y` must be integers in 0..3, or -1 for unknown. Received: -2"),
-        (np.zeros(40), "`y` must be integers in 0..3, or -1 for unknown. Received: float64"),
+        (np.full(40, 0.5), "`y` must be integers in 0..3, or -1 for unknown. Received: float64"),
         (np.zeros((40, 4), int), r"Received: int64 of shape \[40, 4\]"),
     ],
     ids=["none known", "a class missing", "too high", "too low", "floats", "one-hot"],
@@ -354,7 +354,7 @@ def test_components_are_fitted_to_the_unlabelled_images_however_they_come(make_t
 
 def test_batches_pass_over_the_unlabelled_once_and_over_the_labelled_again_and_again():
     x, y = np.arange(10).reshape(10, 1, 1, 1), np.arange(3)
-    batches = list(paired_batches(x[:3], y, x, 4).as_numpy_iterator())
+    batches = list(paired_batches((x[:3], y), x, None, 4).as_numpy_iterator())
     assert sorted(np.concatenate([unlabelled.ravel() for _, unlabelled in batches])) == list(range(10))
     for (labelled, labels), _ in batches:
         np.testing.assert_array_equal(labelled.ravel(), labels)

@@ -15,7 +15,7 @@ class Domain(NamedTuple):
         name: what examples are called in signatures and messages.
         expected: what legal float32 values are, for messages.
         ranges: dict from the dtypes that signatures take to the least and the largest value; None for no limit.
-        check: (argument's name, array or dataset, shape of one example) -> None, or raises `ValueError`.
+        check: (argument's name, examples, shape of one example) -> the examples as an array, or raises `ValueError`.
         values: examples as they are stored -> float32, what the likelihood sees.
         inputs: values -> what encoders see.
         legal: values -> whether all are, for graphs.
@@ -50,14 +50,30 @@ def to_counts(x):
     return tf.cast(x, tf.float32)
 
 
+def unchanged(x):
+    """Returns x."""
+    return x
+
+
+def legal_images(x):
+    """Returns whether all values are in [0, 1], a boolean tensor []."""
+    return tf.reduce_all((x >= 0.0) & (x <= 1.0))
+
+
+def legal_counts(x):
+    """Returns whether all values are whole numbers of at least 0, a boolean tensor []."""
+    return tf.reduce_all((x >= 0.0) & tf.math.is_finite(x) & (x == tf.floor(x)))
+
+
+# Named functions, no lambdas: a `keras.utils.PyDataset` takes its domain to other processes.
 IMAGES = Domain(
     name="images",
     expected="in [0, 1]",
     ranges={"float32": [0, 1], "uint8": [0, 255]},
     check=checks.images,
     values=to_unit_interval,
-    inputs=lambda x: x,
-    legal=lambda x: tf.reduce_all((x >= 0.0) & (x <= 1.0)),
+    inputs=unchanged,
+    legal=legal_images,
     drawn=True,
 )
 # Encoders see log(1 + x): of a word that is said once or a hundred times, the first time tells most.
@@ -68,7 +84,7 @@ COUNTS = Domain(
     check=checks.counts,
     values=to_counts,
     inputs=tf.math.log1p,
-    legal=lambda x: tf.reduce_all((x >= 0.0) & tf.math.is_finite(x) & (x == tf.floor(x))),
+    legal=legal_counts,
     of_words=True,
 )
 # The rank of an array, with the axis of the examples, tells images from documents.

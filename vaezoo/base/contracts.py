@@ -67,5 +67,4 @@ class Contracts(keras.Model):
             ValueError: the model does not classify, or an argument is not legal.
         """
         require(self, "class_probabilities")
-        self.domain.check("x", x, self.example_shape)
-        return batched(self.class_probabilities, x, batch_size)
+        return batched(self.class_probabilities, self.examples("x", x), batch_size)

@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 from vaezoo import checks
 from vaezoo.base.labelled import LabelledModel
 from vaezoo.base.signatures import Signature, noise_of_rows
-from vaezoo.noise import Stream, noise_seed
+from vaezoo.noise import Stream
 from vaezoo.numerics import log_mean_exp, merge_samples, split_samples, tile_samples
 
 tfd = tfp.distributions
@@ -81,12 +81,13 @@ class DrawnByClass(LabelledModel):
         As in the base class, but that `temperature` scales a and z and not the draw of the class, and that `label`, a
         class or one for each sample, sets it.
         """
-        num_samples = checks.positive_int("num_samples", num_samples)
-        checks.non_negative("temperature", temperature)
-        noise = self.noise(1, num_samples, seed=noise_seed(seed, Stream.SAMPLE))
+        noise = self._noise_of_samples(num_samples, seed, temperature)
         scale = tf.concat([tf.fill([self.auxiliary_dim + self.style_dim], float(temperature)), [1.0]], axis=0)
         if label is not None:
-            label = np.broadcast_to(checks.labels("label", label, self.num_classes), (num_samples,))
+            label = checks.labels("label", label, self.num_classes)
+            if label.size not in (1, num_samples):
+                raise ValueError(f"`label` must be a class, or {num_samples} of them. Received: {label.size}")
+            label = np.broadcast_to(label, (num_samples,))
         return self.generate(scale * noise, label)
 
     def class_codes(self, z, label):

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
+from vaezoo.base.inputs import is_symbolic, kept, weighted
 from vaezoo.base.metrics import ExampleMean, TermHealth
 from vaezoo.base.objectives import ELBO
 from vaezoo.base.stochastic_model import StochasticModel
@@ -112,11 +113,11 @@ class LatentVariableModel(StochasticModel):
 
     def encode(self, x):
         """Returns the deterministic codes of images: z at zero noise, the posterior mean of a Gaussian, [B, D]."""
-        return code(self.approximate_posterior(self.domain.values(x)))
+        return code(self.approximate_posterior(self.values(x)))
 
     def decode(self, z):
         """Returns E[x | z], images [B, H, W, C] with values in [0, 1]."""
-        return self.likelihood_distribution(z).mean()
+        return self.likelihood_distribution(self.codes(z)).mean()
 
     def generated(self, noise):
         """Returns p(x | z) at the z that noise, from `noise(1, B)`, gives in the prior: batch shape [B]."""
@@ -139,22 +140,37 @@ class LatentVariableModel(StochasticModel):
 
     # Using it.
 
+    def codes(self, z):
+        """Returns latents, [B, *latent_shape], as a float32 tensor, or raises `ValueError`.
+
+        Tensors of a graph are returned unchecked.
+        """
+        return z if is_symbolic(z) else tf.cast(kept(z, checks.codes("z", z, self.latent_shape)), tf.float32)
+
     def call(self, x):
         """Reconstructs images: `decode(encode(x))`, [B, H, W, C]."""
         return self.decode(self.encode(x))
 
-    def sample(self, num_samples, *, seed, temperature=1.0):
+    def sample(self, num_samples, *, seed, temperature=1.0, label=None):
         """Returns E[x | z] for `num_samples` draws of z from the prior, [num_samples, H, W, C].
 
         Args:
             num_samples: int, at least 1.
             seed: int.
             temperature: the standard deviation of the draws is multiplied by it; 1 is the model.
+            label: None; models that generate by class take one.
         """
+        if label is not None:
+            raise ValueError(
+                f"`label` must be None: {type(self).__name__} does not generate by class. "
+                f"Received: {checks.shown(label)}"
+            )
+        return self.generate(temperature * self._noise_of_samples(num_samples, seed, temperature))
+
+    def _noise_of_samples(self, num_samples, seed, temperature):
         num_samples = checks.positive_int("num_samples", num_samples)
         checks.non_negative("temperature", temperature)
-        noise = self.noise(1, num_samples, seed=noise_seed(seed, Stream.SAMPLE))
-        return self.generate(temperature * noise)
+        return self.noise(1, num_samples, seed=noise_seed(checks.seed("seed", seed), Stream.SAMPLE))
 
     weight_sums_function = None  # the graph behind `importance_estimate`, once it is there
 
@@ -163,7 +179,7 @@ class LatentVariableModel(StochasticModel):
 
         Arguments and result are those of `vaezoo.inference.importance.importance_estimate`.
         """
-        self.domain.check("x", x, self.example_shape)
+        x = self.examples("x", x)
         if self.weight_sums_function is None:
             sums = weight_sums(self.terms, self.noise)
             self.weight_sums_function = tf.function(sums, jit_compile=self.compiled and self.jit_compile)
@@ -175,7 +191,7 @@ class LatentVariableModel(StochasticModel):
 
     def kl_per_dimension(self, x):
         """Returns KL(q(z_d | x) || p(z_d)) of a Gaussian q's marginals against N(0, 1), nats, [B, D]; else None."""
-        q = self.approximate_posterior(self.domain.values(x))
+        q = self.approximate_posterior(self.values(x))
         if not isinstance(q, GAUSSIANS):
             return None
         marginals = tfd.Normal(q.mean(), q.stddev())
@@ -193,10 +209,10 @@ class LatentVariableModel(StochasticModel):
 
     def training_loss(self, data):
         """Returns this replica's share of the loss, and the measured values."""
-        x = self.examples_of(data)
+        x, weights = self.trained_examples_of(data)
         terms = self.terms(x, self.training_noise(x), analytic_kl=self.objective.analytic_kl)
-        objective = self.objective(terms, self.optimizer.iterations)  # [B]
-        return -tf.reduce_sum(objective) / global_batch_size(x), {"loss": -objective, "terms": terms}
+        losses = weighted(-self.objective(terms, self.optimizer.iterations), weights)  # [B]
+        return tf.reduce_sum(losses) / global_batch_size(x), {"loss": losses, "terms": terms}
 
     def training_noise(self, x, *stream):
         """Returns the noise of this step and replica for examples x; `stream` tells apart several of one step."""
@@ -208,11 +224,11 @@ class LatentVariableModel(StochasticModel):
 
         The noise of a batch is told apart by the number of examples measured before it.
         """
-        x = self.examples_of(data)
+        x, weights = self.weighted_examples_of(data)
         seen = tf.cast(self.elbo_tracker.count, tf.int32)
         noise = self.noise(1, tf.shape(x)[0], seed=noise_seed(self.seed, Stream.TEST, seen, replica_id()))
         terms = self.terms(x, noise)
-        return {"loss": -elbo(terms), "terms": terms}
+        return {"loss": weighted(-elbo(terms), weights), "terms": terms}
 
     def update_metrics(self, measured):
         """Updates the metrics; "terms" among the measured values, if any, stand for log-likelihood, KL and ELBO.

@@ -17,10 +17,12 @@ class Objective:
         analytic_kl: whether `Terms.kl` is to be the closed form instead of the sampled value.
         labelled_weight: weight of labelled examples; None if the objective is of unlabelled ones only.
         enumerate_classes: whether the unlabelled bound of a model with classes sums over all of them.
+        per_example: whether an example's value depends on its own terms only, so that a `sample_weight` has a meaning.
     """
 
     labelled_weight = None
     enumerate_classes = True
+    per_example = True
 
     def get_config(self):
         return dataclasses.asdict(self)
@@ -97,6 +99,7 @@ class FreeBits(Objective):
     nats: float
     num_samples: int = 1
     analytic_kl: bool = False
+    per_example = False
 
     def __post_init__(self):
         checks.non_negative("nats", self.nats)

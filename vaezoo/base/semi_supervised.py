@@ -22,6 +22,8 @@ import tensorflow_probability as tfp
 
 from vaezoo import checks
 from vaezoo.base.drawn_by_class import DrawnByClass
+from vaezoo.base.feeds import classes
+from vaezoo.base.inputs import weighted
 from vaezoo.base.labelled import split_data
 from vaezoo.inference.class_sums import expectation_over_classes, one_hot_draw, top_class_and_another
 from vaezoo.inference.terms import Terms
@@ -185,11 +187,11 @@ class SemiSupervisedModel(DrawnByClass):
         """
         draws = AVERAGED if self.auxiliary_dim else 1
         noise_a = np.random.default_rng(0).standard_normal((draws, 1, self.auxiliary_dim)).astype(np.float32)
-        return tf.reduce_mean(tf.exp(self.infer(self.domain.values(x), noise_a).log_q_y), axis=0)
+        return tf.reduce_mean(tf.exp(self.infer(self.values(x), noise_a).log_q_y), axis=0)
 
     def encode(self, x):
         """Returns z at zero noise, given the most probable class, and that class, one-hot: [B, D + K]."""
-        inference = self.infer(self.domain.values(x), tf.zeros([1, 1, self.auxiliary_dim]))
+        inference = self.infer(self.values(x), tf.zeros([1, 1, self.auxiliary_dim]))
         y = tf.one_hot(tf.argmax(inference.log_q_y[0], axis=-1), self.num_classes)  # [B, K]
         z = self.style_posterior(inference, y[tf.newaxis, tf.newaxis]).mean()[0, 0]
         return tf.concat([z, y], axis=-1)
@@ -199,7 +201,7 @@ class SemiSupervisedModel(DrawnByClass):
 
         That of a is taken at the posterior mean of z.
         """
-        x = self.domain.values(x)
+        x = self.values(x)
         z, y = tf.split(self.encode(x), [self.style_dim, self.num_classes], axis=-1)
         inference = self.infer(x, tf.zeros([1, 1, self.auxiliary_dim]))
         q = self.style_posterior(inference, y[tf.newaxis, tf.newaxis])
@@ -213,25 +215,25 @@ class SemiSupervisedModel(DrawnByClass):
 
     def training_loss(self, data):
         """Returns the loss of `((x_labelled, y), x_unlabelled)`, or of x alone; see `SemiSupervisedELBO`."""
-        labelled, x = split_data(data)
-        x = self.examples_of(x)
+        labelled, data = split_data(data)
+        x, weights = self.trained_examples_of(data)
         objective, step = self.objective, self.optimizer.iterations
         options = {"analytic_kl": objective.analytic_kl}
         noise = self.training_noise(x)
         terms = self.unlabelled_terms(x, noise, enumerate_classes=objective.enumerate_classes, **options)
-        bound = objective(terms, step)  # [B]
-        loss = -tf.reduce_sum(bound) / global_batch_size(x)
+        losses = weighted(-objective(terms, step), weights)  # [B]
+        loss = tf.reduce_sum(losses) / global_batch_size(x)
         if labelled is None:
-            return loss, {"loss": -bound, "terms": terms}
+            return loss, {"loss": losses, "terms": terms}
         if objective.labelled_weight is None:
             raise ValueError(f"`objective` must be a SemiSupervisedELBO to learn from labels. Received: {objective}")
-        x_labelled, y = self.examples_of(labelled[0]), labelled[1]
+        (x_labelled, weights), y = self.weighted_examples_of(labelled), classes(labelled[1], self.num_classes)
         with averages_held():
             labelled_terms, cross_entropy = self.labelled_terms(
                 x_labelled, y, self.training_noise(x_labelled, 1), **options
             )
-        labelled_bound = objective(labelled_terms, step) - objective.alpha * cross_entropy
+        labelled_losses = weighted(objective.alpha * cross_entropy - objective(labelled_terms, step), weights)
         weight = objective.labelled_weight
-        loss -= weight * tf.reduce_sum(labelled_bound) / global_batch_size(x_labelled)
-        losses = -bound - weight * tf.reduce_mean(labelled_bound)
+        loss += weight * tf.reduce_sum(labelled_losses) / global_batch_size(x_labelled)
+        losses += weight * tf.reduce_mean(labelled_losses)
         return loss, {"loss": losses, "terms": terms, "cross_entropy": cross_entropy}

@@ -69,6 +69,7 @@ def importance_estimate(sums, x, *, num_samples, chunk=100, seed=0):
         ValueError: `num_samples` or `chunk` is not a positive integer.
     """
     num_samples, chunk = checks.positive_int("num_samples", num_samples), checks.positive_int("chunk", chunk)
+    checks.seed("seed", seed)
     log_sum = log_sum_of_squares = -np.inf
     log_lik = kl = 0.0
     for index, start in enumerate(range(0, num_samples, chunk)):

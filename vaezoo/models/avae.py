@@ -198,7 +198,7 @@ class AVAE(LatentVariableModel):
 
     def encode(self, x):
         """Returns z_1 at zero noise, [B, D_1]."""
-        x = self._flat(self.domain.values(x))
+        x = self._flat(self.values(x))
         a = self.auxiliary_posteriors[0].distribution(x=x).mean()
         return self.posteriors[0].distribution(a=a, z=x).mean()
 

@@ -53,7 +53,6 @@ class M1(VAE):
 
     def features(self, x, batch_size=1000):
         """Returns the posterior means of images [N, H, W, C], a numpy array [N, D]."""
-        self.domain.check("x", x, self.example_shape)
-        return batched(self.encode, x, batch_size)
+        return batched(self.encode, self.examples("x", x), batch_size)
 
     classifier_features = features

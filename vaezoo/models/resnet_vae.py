@@ -312,12 +312,13 @@ class ResNetVAE(LatentVariableModel):
 
     def encode(self, x):
         """Returns the latents of images at zero noise, layer by layer, [B, L, h, w, Z]."""
-        x = to_unit_interval(x)
+        x = self.values(x)
         _, latents, _ = self._infer(x, tf.zeros(tf.stack([1, tf.shape(x)[0], *self.latent_shape])))
         return tf.stack(latents, axis=1)
 
     def decode(self, z):
         """Returns E[x | z], images [B, H, W, C] with values in [0, 1], for latents [B, L, h, w, Z]."""
+        z = self.codes(z)
         h = self._top(tf.shape(z)[0])
         for block, z_of_layer in reversed(list(zip(self.blocks, tf.unstack(z, axis=1), strict=True))):
             h = block.decode(h, z_of_layer)

@@ -42,6 +42,7 @@ import tensorflow_probability as tfp
 
 from vaezoo import checks
 from vaezoo.base import LatentVariableModel
+from vaezoo.base.feeds import classes
 from vaezoo.base.labelled import LabelledModel, split_data
 from vaezoo.base.objectives import Objective
 from vaezoo.base.semi_supervised import AVERAGED
@@ -309,7 +310,7 @@ class SemiSupervisedSteinVAE(LabelledModel, SteinVAE):
     def class_probabilities(self, x):
         """Images [B, H, W, C] -> p(y | x), [B, C]: the mean of p(y | z) over `AVERAGED` draws, the same ones always."""
         noise = np.random.default_rng(0).standard_normal((AVERAGED, 1, self.latent_dim)).astype(np.float32)
-        z = self.approximate_posterior(self.domain.values(x)).bijector.forward(noise)  # [S, B, D]
+        z = self.approximate_posterior(self.values(x)).bijector.forward(noise)  # [S, B, D]
         return tf.reduce_mean(tf.nn.softmax(self.logits(z)), axis=0)
 
     def training_loss(self, data):
@@ -326,8 +327,8 @@ class SemiSupervisedSteinVAE(LabelledModel, SteinVAE):
         if labelled is None:
             return fields, measured
         x_labelled, y = (
-            self.domain.values(self.examples_of(labelled[0])),
-            tf.reshape(tf.cast(labelled[1], tf.int32), [-1]),
+            self.domain.values(self.examples_of(labelled)),
+            classes(labelled[1], self.num_classes),
         )
         share = global_batch_size(x_labelled) / (global_batch_size(x_labelled) + global_batch_size(x))  # rho
         zeta = math.prod(self.example_shape) / (self.num_classes * share)
