@@ -24,7 +24,7 @@ from vaezoo.base.endpoints import in_float32
 from vaezoo.base.labelled import LabelledModel
 from vaezoo.base.semi_supervised import SemiSupervisedModel
 from vaezoo.models import MODELS
-from vaezoo.serving import exporting, lite, saved_model
+from vaezoo.serving import exporting, lite
 
 TINY = {system: {**args, "image_shape": (6, 5, 3)} for system, args in conftest.TINY.items()}  # as PNG files can be
 # What is exported: name -> system, constructor arguments, and whether it is trained a step with XLA before.

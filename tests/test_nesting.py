@@ -1,13 +1,16 @@
 """Models inside other Keras models, and what Keras' callbacks and `summary` read of them."""
 
 import copy
+import re
 
 import keras
 import numpy as np
 import pytest
 from test_keras_contracts import MyVAE
 
-from vaezoo.models import ADGM, VAE, ConvVAE
+from vaezoo.layers.likelihoods import LIKELIHOODS
+from vaezoo.layers.posteriors import POSTERIORS
+from vaezoo.models import ADGM, VAE
 
 SHAPE = (6, 5, 2)
 
@@ -153,10 +156,15 @@ def test_a_mode_that_the_user_sets_is_kept(model, images):
     assert callback.mode == "min"
 
 
-@pytest.mark.parametrize("make", [lambda: VAE(SHAPE, 3, (8,)), lambda: ConvVAE(SHAPE, 3, (4,), 8)])
-def test_summary_knows_the_shapes(make):
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("posterior", POSTERIORS)
+def test_summary_knows_the_shapes(posterior, likelihood):
     lines = []
-    make().summary(print_fn=lines.append)
-    text = "\n".join(lines)
-    assert "?" not in text
-    assert "(None, 3)" in text  # q(z | x)
+    VAE((5,), 3, (8,), posterior=posterior, likelihood=likelihood).summary(print_fn=lines.append)
+    shapes = re.findall(r"(encoder|posterior|decoder|likelihood) .*?(\(None.*?\)|\?)", "\n".join(lines))
+    assert shapes == [
+        ("encoder", "(None, 8)"),
+        ("posterior", "(None, 3)"),
+        ("decoder", "(None, 8)"),
+        ("likelihood", "(None, 5)"),
+    ]

@@ -5,7 +5,6 @@ import os
 import sys
 
 import keras
-import tensorflow as tf
 
 from vaezoo.base import onnx_ops, signatures
 from vaezoo.base.endpoints import endpoints, in_float32
@@ -60,9 +59,8 @@ class Exported(keras.Model):
                 onnx_ops.register()
             keras.Model.export(model, os.fspath(filepath), format, verbose, input_signature, **kwargs)
 
-    def _get_save_spec(self, dynamic_batch=True):
-        """Returns the spec of the model's input, which `TFLiteConverter.from_keras_model` asks for."""
-        return tf.TensorSpec([None if dynamic_batch else 1, *self.example_shape], tf.float32, self.domain.name)
+    def get_build_config(self):
+        """Returns None: the constructor builds the model, and loading needs no call."""
 
     @property
     def metrics(self):

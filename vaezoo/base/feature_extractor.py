@@ -8,7 +8,7 @@ from vaezoo.base.signatures import examples_spec
 
 @keras.saving.register_keras_serializable(package="vaezoo")
 class FeatureExtractor(keras.layers.Layer):
-    """Examples -> the codes that `model.encode` gives, [B, *latent_shape], as a layer of Sequential and functional models.
+    """Examples -> the codes that `model.encode` gives, [B, *latent_shape], as a layer of other Keras models.
 
     It shares the model's weights, and has those that the codes depend on: training the outer model trains the encoder,
     `trainable = False` freezes it, and decoders take no part. It is saved and loaded with the outer model, as the

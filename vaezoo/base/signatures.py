@@ -94,7 +94,7 @@ MAKERS = {
 
 
 def unseeded(op, shape):
-    """Returns draws in float32 that differ at every call, for LiteRT, whose builtin ops draw from no seed of the caller.
+    """Returns float32 draws that differ at every call, for LiteRT, whose builtin ops take no seed from the caller.
 
     `tf.random` would take over the seed of `keras.utils.set_random_seed`, with which every process draws the same, and
     refuses to be traced without one under `enable_op_determinism`.

@@ -52,6 +52,7 @@ class StochasticModel(CheckedInputs, InitializedFromData, Exported):
         self.example_shape = checks.positive_ints("example_shape", example_shape)
         self.loss_tracker = ExampleMean("loss", "down")
         self.built = True  # by the constructor, all of it
+        self._build_shapes_dict = {"input_shape": (None, *self.example_shape)}  # where Keras and TFLite look for it
 
     def get_config(self):
         own = {name: arguments.serialized(value) for name, value in self._arguments.items()}

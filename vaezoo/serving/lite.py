@@ -47,7 +47,7 @@ def lite_report(model, converted):
     """Measures LiteRT files against the model, on this machine's CPU.
 
     Of `encode` and `decode`, those that the model has: the first on images that the model draws, the second on their
-    codes. A model that draws none is measured on black images, one without codes on z from N(0, I).
+    codes. A model that draws none is measured on white images, one without codes on z from N(0, I).
 
     Args:
         model: a float32 `LatentVariableModel`.
@@ -64,7 +64,7 @@ def lite_report(model, converted):
     inputs, expected = {}, {}
     if "encode" in names:
         shape = REPORT_ROWS, *model.example_shape
-        examples = np.zeros(shape, np.float32) if model.generate is None else model.sample(REPORT_ROWS, seed=0).numpy()
+        examples = np.ones(shape, np.float32) if model.generate is None else model.sample(REPORT_ROWS, seed=0).numpy()
         inputs["encode"] = {model.domain.name: examples}
         expected["encode"] = model.encode(examples).numpy()
     if "decode" in names:
