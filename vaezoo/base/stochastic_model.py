@@ -4,19 +4,20 @@ import keras
 import tensorflow as tf
 
 from vaezoo import checks
-from vaezoo.base import arguments, signatures
+from vaezoo.base import arguments
 from vaezoo.base.contracts import Contracts
 from vaezoo.base.descent import Descent, after
+from vaezoo.base.exported import Exported
 from vaezoo.base.global_latents import GlobalLatents
 from vaezoo.base.initialized import InitializedFromData
 from vaezoo.base.inputs import CheckedInputs
-from vaezoo.base.metrics import ExampleMean, example_means
+from vaezoo.base.metrics import ExampleMean
 from vaezoo.base.modes import in_mode
 from vaezoo.domains import IMAGES
 from vaezoo.replicas import in_multi_worker_mode
 
 
-class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent, Contracts):
+class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent, Contracts, Exported):
     """A Keras model whose loss is a function of data and noise.
 
     A subclass owes two methods, which return a dict of values per example, [B], by the names of metrics:
@@ -49,10 +50,11 @@ class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent
         return instance
 
     def __init__(self, example_shape, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # networks cast for themselves: counts and images stay exact
         self.example_shape = checks.positive_ints("example_shape", example_shape)
-        self.loss_tracker = ExampleMean(name="loss")
+        self.loss_tracker = ExampleMean("loss", "down")
         self.built = True  # by the constructor, all of it
+        self._build_shapes_dict = {"input_shape": (None, *self.example_shape)}  # where Keras and TFLite look for it
 
     def get_config(self):
         own = {name: arguments.serialized(value) for name, value in self._arguments.items()}
@@ -171,10 +173,6 @@ class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent
             measured = in_mode(self, lambda: self.measure(data), training=False)
             return self.update_metrics(self.penalized(0.0, measured)[1])
 
-    @property
-    def metrics(self):
-        return example_means(self._metrics)
-
     def update_metrics(self, measured):
         """Updates the metrics of a dict of measured values, [B], and returns their logs."""
         metrics = {metric.name: metric for metric in self.metrics if metric.name in measured}
@@ -207,9 +205,3 @@ class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Does nothing: the constructor has built the model. Keras' symbolic build fails with several workers."""
-
-    # Exporting it.
-
-    def export_signatures(self):
-        """Returns the list of `Signature`s that exporters and tests loop over; the first one is served by default."""
-        return signatures.of(self)

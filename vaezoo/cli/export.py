@@ -42,9 +42,11 @@ def export(
     from vaezoo.serving import exporting
 
     exported = exporting.export(model, directory, entry.name, card)
-    for path in (exported.version, *exported.lite.values(), exported.report):
-        typer.echo(path)
-    _print_lite_report(json.loads(exported.report.read_text("utf-8")))
+    typer.echo(exported.version)
+    if exported.report is not None:
+        for path in (*exported.lite.values(), exported.report):
+            typer.echo(path)
+        _print_lite_report(json.loads(exported.report.read_text("utf-8")))
 
 
 @app.command()

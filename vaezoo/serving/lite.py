@@ -7,7 +7,8 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from vaezoo.serving.saved_model import traced, write
+from vaezoo.base.endpoints import traced
+from vaezoo.serving.saved_model import write
 
 # LiteRT files: the precision of the weights -> the converter's settings. Activations are float32 in all of them.
 PRECISIONS = {
@@ -22,8 +23,13 @@ REPORT_ROWS, REPORT_CALLS = 16, 30
 
 
 def converted(model):
-    """Returns LiteRT files, bytes by precision; an op that is not among LiteRT's own makes the conversion fail."""
+    """Returns LiteRT files, bytes by precision; none of a model without a signature for LiteRT.
+
+    An op that is not among LiteRT's own makes the conversion fail.
+    """
     signatures = [signature for signature in model.export_signatures() if signature.lite]
+    if not signatures:
+        return {}
     functions = {signature.name: traced(signature.function, signature.inputs) for signature in signatures}
     files = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +54,7 @@ def lite_report(model, converted):
         converted: dict, precision -> bytes of a LiteRT file.
 
     Returns:
-        A dict: precision -> `bytes` and, for each signature, `max_difference` (largest absolute difference from Keras,
+        A dict: precision -> `bytes` and, for each of the two, `max_difference` (largest absolute difference from Keras,
         in units of the output), `relative_difference` (root mean square of the difference over that of the output) and
         `milliseconds` (median latency of one row).
     """
