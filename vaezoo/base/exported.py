@@ -8,6 +8,7 @@ import keras
 
 from vaezoo.base import onnx_ops, signatures
 from vaezoo.base.endpoints import endpoints, in_float32
+from vaezoo.base.feature_extractor import FeatureExtractor
 from vaezoo.base.metrics import direct, example_means
 
 NEEDED = {"onnx": ("tf2onnx", "onnx"), "openvino": ("openvino",)}  # packages of an export format
@@ -22,6 +23,10 @@ class Exported(keras.Model):
     def has_call(self):
         """Whether the model maps examples to something: whether `call` is there."""
         return type(self).call is not keras.Model.call
+
+    def feature_extractor(self, **kwargs):
+        """Returns `encode` as a Keras layer, for Sequential and functional models; see `FeatureExtractor`."""
+        return FeatureExtractor(self, **kwargs)
 
     def export_signatures(self):
         """Returns the list of `Signature`s that exporters and tests loop over; the first one is served by default."""

@@ -6,7 +6,6 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
-from vaezoo.base.feature_extractor import FeatureExtractor
 from vaezoo.base.inputs import is_symbolic, kept, weighted
 from vaezoo.base.metrics import ExampleMean, TermHealth
 from vaezoo.base.objectives import ELBO
@@ -53,11 +52,6 @@ class LatentVariableModel(StochasticModel):
         self.health = TermHealth(name="health")
 
     # The model: what a subclass may replace.
-
-    @property
-    def image_shape(self):
-        """`example_shape`, by the name that models of images know it by."""
-        return self.example_shape
 
     @property
     def latent_dim(self):
@@ -156,10 +150,6 @@ class LatentVariableModel(StochasticModel):
     def has_call(self):
         return type(self).call is not LatentVariableModel.call or None not in (self.encode, self.decode)
 
-    def feature_extractor(self, **kwargs):
-        """Returns `encode` as a Keras layer, for Sequential and functional models; see `FeatureExtractor`."""
-        return FeatureExtractor(self, **kwargs)
-
     def sample(self, num_samples, *, seed, temperature=1.0, label=None):
         """Returns E[x | z] for `num_samples` draws of z from the prior, [num_samples, H, W, C].
 
@@ -170,10 +160,8 @@ class LatentVariableModel(StochasticModel):
             label: None; models that generate by class take one.
         """
         if label is not None:
-            raise ValueError(
-                f"`label` must be None: {type(self).__name__} does not generate by class. "
-                f"Received: {checks.shown(label)}"
-            )
+            kind = type(self).__name__
+            raise ValueError(f"`label` must be None: {kind} has no classes to draw. Received: {checks.shown(label)}")
         return self.generate(temperature * self._noise_of_samples(num_samples, seed, temperature))
 
     def _noise_of_samples(self, num_samples, seed, temperature):

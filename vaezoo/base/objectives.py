@@ -13,6 +13,8 @@ class Objective:
     """What `compile(objective=...)` takes: `(terms, step) -> [B]`, with what it needs of `terms` as attributes.
 
     Attributes:
+        sees: what a model shows it; it must be among the model's `shows`. "terms" are the `Terms` of a bound; anything
+            else is between a system and the objectives in its file.
         num_samples: posterior samples per example.
         analytic_kl: whether `Terms.kl` is to be the closed form instead of the sampled value.
         labelled_weight: weight of labelled examples; None if the objective is of unlabelled ones only.
@@ -20,6 +22,7 @@ class Objective:
         per_example: whether an example's value depends on its own terms only, so that a `sample_weight` has a meaning.
     """
 
+    sees = "terms"
     labelled_weight = None
     enumerate_classes = True
     per_example = True

@@ -42,6 +42,7 @@ class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent
     monitor_mode = "min"
     default_objective = staticmethod(lambda: None)  # what `compile` makes if it is given none
     objective, seed = None, 0
+    shows = ("terms",)  # what it shows an objective; see `vaezoo.objectives.Objective`
     supervised = False  # whether it is trained and measured on (x, y), a class per example
 
     def __new__(cls, *args, **kwargs):
@@ -63,6 +64,11 @@ class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent
     @classmethod
     def from_config(cls, config):
         return cls(**{name: arguments.deserialized(value) for name, value in config.items()})
+
+    @property
+    def image_shape(self):
+        """`example_shape`, by the name that models of images know it by."""
+        return self.example_shape
 
     @property
     def domain(self):
@@ -119,10 +125,12 @@ class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent
         )
         if self.optimizer is not None:
             self.optimizer.build(self.bound_variables)  # now, or the first step would be traced twice
-        if objective is not None:
-            self.objective = objective
-        elif self.objective is None:
-            self.objective = self.default_objective()
+        objective = objective or self.objective or self.default_objective()
+        sees = getattr(objective, "sees", "nothing")
+        if objective is not None and sees not in self.shows:
+            expected = f"one that sees {' or '.join(self.shows)}, for a {type(self).__name__}"
+            raise ValueError(f"`objective` must be {expected}. Received: {objective}, which sees {sees}")
+        self.objective = objective
         self.seed = int(seed)
 
     def get_compile_config(self):

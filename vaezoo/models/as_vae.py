@@ -84,24 +84,12 @@ class Contest(NamedTuple):
 class AdversarialObjective(Objective):
     """What a model with discriminators plays for, `(contest, step) -> [B]`; its pairs take one sample each.
 
-    Subclasses define `of_contest`, `contest -> [B]`.
-
     Attributes:
         reconstruction_weight, generation_weight: how much inferred and generated pairs count.
     """
 
+    sees = "pairs"
     num_samples, analytic_kl = 1, False
-
-    def __call__(self, contest, step):
-        """Returns the objective, [B].
-
-        Raises:
-            ValueError: the model has no discriminators, and hands in the terms of a bound.
-        """
-        del step
-        if not isinstance(contest, Contest):
-            raise ValueError(f"`objective` must be a bound, unless the model is an ASVAE. Received: {self}")
-        return self.of_contest(contest)
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")
@@ -125,8 +113,9 @@ class SymmetricBound(AdversarialObjective):
         if not (self.reconstruction_weight or self.generation_weight):
             raise ValueError("`reconstruction_weight` and `generation_weight` must not both be 0. Received: 0 and 0")
 
-    def of_contest(self, contest):
-        """Returns the objective, [B]; what has no weight is left out, for it may overflow unheeded."""
+    def __call__(self, contest, step):
+        """Returns the objective, [B]. Skips a half whose weight is 0: it may be infinite, and 0 * inf is NaN."""
+        del step
         halves = [
             (self.reconstruction_weight, contest.log_lik - contest.ratio_of_inferred),
             (self.generation_weight, contest.log_q - contest.ratio_of_generated),
@@ -146,8 +135,9 @@ class ALI(AdversarialObjective):
 
     reconstruction_weight = generation_weight = 1.0
 
-    def of_contest(self, contest):
+    def __call__(self, contest, step):
         """Returns the objective, [B]."""
+        del step
         return -tf.nn.softplus(contest.ratio_of_inferred) - tf.nn.softplus(-contest.ratio_of_generated)
 
 
@@ -282,6 +272,7 @@ class ASVAE(LatentVariableModel):
 
     # Training it.
 
+    shows = ("terms", "pairs")
     discriminator_optimizer = None  # of a model that is compiled with a game
 
     @property
@@ -304,17 +295,14 @@ class ASVAE(LatentVariableModel):
         """
         super().compile(optimizer, objective, **settings)
         self.discriminator_optimizer = None
-        if isinstance(self.objective, AdversarialObjective):
+        if self.objective.sees == "pairs":
             game = self.default_objective
-            if not isinstance(self.objective, game):
+            if type(self.objective) is not game:
                 raise ValueError(
                     f"`objective` must be that of the model's discriminators, {game.__name__}, or a bound. "
                     f"Received: {self.objective}"
                 )
-            if getattr(self.optimizer, "inner_optimizer", self.optimizer).use_ema:
-                raise ValueError("`optimizer` must not average weights, which a game moves in turn. Received: use_ema")
-            self.discriminator_optimizer = self.optimizer.__class__.from_config(self.optimizer.get_config())
-            self.discriminator_optimizer.build(self.discriminators.trainable_variables)
+            self.discriminator_optimizer = self.twin_optimizer(self.discriminators.trainable_variables)
 
     def train_step(self, data):
         """Takes one step of both players, from where both stand; or one on a bound."""

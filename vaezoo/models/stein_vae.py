@@ -76,6 +76,7 @@ class Stein(Objective):
         num_examples: int, N, the images in the data set, which particles of weights need to weigh their prior by.
     """
 
+    sees = "particles"
     num_particles: int = 5
     importance_samples: int = 1
     self_term: bool = False
@@ -98,10 +99,6 @@ class Stein(Objective):
         """Particles of z per image in all, kM."""
         return self.importance_samples * self.num_particles
 
-    def __call__(self, terms, step):
-        """Refuses: see above."""
-        raise ValueError(f"`objective` must be a bound, unless the model is a SteinVAE. Received: {self}")
-
 
 @keras.saving.register_keras_serializable(package="vaezoo")
 class SteinVAE(LatentVariableModel):
@@ -123,6 +120,7 @@ class SteinVAE(LatentVariableModel):
     """
 
     default_objective = Stein
+    shows = ("terms", "particles")
 
     def __init__(
         self,
@@ -189,7 +187,7 @@ class SteinVAE(LatentVariableModel):
 
     def training_gradients(self, data):
         """Returns the negated fields of Stein, (4.11)-(4.13); of another objective, its gradients."""
-        if not isinstance(self.objective, Stein):
+        if self.objective.sees == "terms":
             return super().training_gradients(data)
         fields, measured = self.stein_step(data)
         if len(self.decoders) > 1:
