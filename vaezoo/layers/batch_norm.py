@@ -60,7 +60,7 @@ class BatchNormalization(keras.layers.Layer):
     """
 
     def __init__(self, units, **kwargs):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(autocast=False, dtype="float32", **kwargs)
         shape = (checks.positive_int("units", units),)
         self.gain = self.add_weight(shape, "ones", name="gain")
         self.shift = self.add_weight(shape, "zeros", name="shift")
@@ -74,7 +74,7 @@ class BatchNormalization(keras.layers.Layer):
         held, recorded = _held_statistics.get(), _recorded.get()
         if held is not None:
             mean, variance = held[self]
-        elif not training:
+        elif not (training and self.trainable):  # Keras does not let a frozen layer move its averages either
             mean, variance = tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance)
         else:
             rows = tf.reshape(x, [-1, x.shape[-1]])

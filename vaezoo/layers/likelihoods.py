@@ -49,7 +49,10 @@ class Bernoulli(keras.layers.Layer):
         self.image_shape = checks.positive_ints("image_shape", image_shape)
         self.logits = keras.layers.Dense(math.prod(self.image_shape), name="logits", dtype="float32")
         self.logits.build((None, feature_dim))
-        self.built = True
+        self.build((None, feature_dim))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], *self.image_shape)
 
     def distribution(self, features):
         """Features [B, F] -> distribution of images, batch shape [B], event shape [H, W, C]."""
@@ -78,7 +81,10 @@ class BoundedMeanGaussian(keras.layers.Layer):
         self.image_shape = checks.positive_ints("image_shape", image_shape)
         self.params = keras.layers.Dense(2 * math.prod(self.image_shape), name="params", dtype="float32")
         self.params.build((None, feature_dim))
-        self.built = True
+        self.build((None, feature_dim))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], *self.image_shape)
 
     def distribution(self, features):
         """Features [B, F] -> distribution of images, batch shape [B], event shape [H, W, C]."""
@@ -110,7 +116,10 @@ class PrincipalComponentsGaussian(keras.layers.Layer):
         self.params = keras.layers.Dense(2 * count, name="params", dtype="float32")
         self.params.build((None, checks.positive_int("feature_dim", feature_dim)))
         self.params.bias.assign(np.repeat([0.0, math.log(INITIAL_SCALE)], count).astype(np.float32))
-        self.built = True
+        self.build((None, feature_dim))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], *self.image_shape)
 
     def distribution(self, features):
         """Features [B, F] -> distribution of images, batch shape [B], event shape [H, W, C]."""
@@ -141,7 +150,10 @@ class Poisson(keras.layers.Layer):
         self.log_rates = keras.layers.Dense(math.prod(self.image_shape), name="log_rates", dtype="float32")
         self.log_rates.build((None, feature_dim))
         self.log_rates.bias.assign(np.full(math.prod(self.image_shape), math.log(INITIAL_RATE), np.float32))
-        self.built = True
+        self.build((None, feature_dim))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], *self.image_shape)
 
     def distribution(self, features):
         """Features [B, F] -> distribution of counts, batch shape [B], event shape [V]."""

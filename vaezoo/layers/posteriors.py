@@ -77,7 +77,10 @@ class DiagonalGaussian(keras.layers.Layer):
         # float32 whatever the policy: densities lose their meaning in half precision.
         self.params = keras.layers.Dense(2 * latent_dim, name="params", dtype="float32", kernel_initializer=initializer)
         self.params.build((None, feature_dim))
-        self.built = True
+        self.build((None, feature_dim))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.latent_dim)
 
     def distribution(self, features):
         """Features [..., F] -> `tfd.MultivariateNormalDiag`, batch shape [...], event shape [D]."""
@@ -105,7 +108,10 @@ class FullCovarianceGaussian(keras.layers.Layer):
         below_diagonal = latent_dim * (latent_dim - 1) // 2
         self.params = keras.layers.Dense(2 * latent_dim + below_diagonal, name="params", dtype="float32")
         self.params.build((None, feature_dim))
-        self.built = True
+        self.build((None, feature_dim))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.latent_dim)
 
     def distribution(self, features):
         """Features [B, F] -> `tfd.MultivariateNormalTriL`, batch shape [B], event shape [D]."""
@@ -133,6 +139,9 @@ class FlowPosterior(keras.layers.Layer):
         super().__init__(**kwargs)
         self.gaussian = DiagonalGaussian(feature_dim, latent_dim, name="gaussian")
         self.num_steps = checks.positive_int("num_steps", num_steps)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.gaussian.latent_dim)
 
     def steps(self, features):
         """Features [B, F] -> list of T bijectors, in the order of their application."""
@@ -177,7 +186,7 @@ class InverseAutoregressiveFlow(FlowPosterior):
             for step in range(self.num_steps)
         ]
         self.contexts = context_layers(feature_dim, self.nets)
-        self.built = True
+        self.build((None, feature_dim))
 
     def steps(self, features):
         form = flows.FORMS[self.form]
@@ -218,7 +227,7 @@ class CouplingFlow(FlowPosterior):
             for step, kept in enumerate(self.num_kept)
         ]
         self.contexts = context_layers(feature_dim, self.nets)
-        self.built = True
+        self.build((None, feature_dim))
 
     def steps(self, features):
         return [
@@ -247,7 +256,7 @@ class PlanarFlow(FlowPosterior):
     def __init__(self, feature_dim, latent_dim, num_steps=10, **kwargs):
         super().__init__(feature_dim, latent_dim, num_steps, **kwargs)
         self.params = Dense(feature_dim, self.num_steps * (2 * latent_dim + 1), name="params", dtype="float32")
-        self.built = True
+        self.build((None, feature_dim))
 
     def steps(self, features):
         latent_dim = self.gaussian.latent_dim
@@ -274,7 +283,7 @@ class RadialFlow(FlowPosterior):
     def __init__(self, feature_dim, latent_dim, num_steps=10, **kwargs):
         super().__init__(feature_dim, latent_dim, num_steps, **kwargs)
         self.params = Dense(feature_dim, self.num_steps * (latent_dim + 2), name="params", dtype="float32")
-        self.built = True
+        self.build((None, feature_dim))
 
     def steps(self, features):
         latent_dim = self.gaussian.latent_dim

@@ -30,15 +30,16 @@ class PrincipalComponents(keras.layers.Layer):
     initial_images = 10_000  # of the first batch, where so many are at hand
 
     def __init__(self, dim, num_components, **kwargs):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(autocast=False, dtype="float32", **kwargs)
         self.num_components = checks.positive_int("num_components", num_components)
         if num_components > checks.positive_int("dim", dim):
             raise ValueError(
                 f"`num_components` must be at most the {dim} values of an image. Received: {num_components}"
             )
-        self.mean = self.add_weight((dim,), "zeros", trainable=False, name="mean")
-        self.basis = self.add_weight((dim, num_components), "identity", trainable=False, name="basis")
-        self.scale = self.add_weight((), "ones", trainable=False, name="scale")
+        fixed = {"trainable": False, "autocast": False}  # float32 inside of a model in half precision, too
+        self.mean = self.add_weight((dim,), "zeros", name="mean", **fixed)
+        self.basis = self.add_weight((dim, num_components), "identity", name="basis", **fixed)
+        self.scale = self.add_weight((), "ones", name="scale", **fixed)
         self.built = True
 
     @classmethod

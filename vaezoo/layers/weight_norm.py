@@ -37,9 +37,10 @@ class WeightNormalized(keras.layers.Layer):
         self.mask, self.init_scale = mask, init_scale
         self._norm_axes = [axis for axis in range(len(kernel_shape)) if axis != out_axis % len(kernel_shape)]
         self._gain_shape = [units if axis == out_axis % len(kernel_shape) else 1 for axis in range(len(kernel_shape))]
-        self.v = self.add_weight(kernel_shape, keras.initializers.RandomNormal(stddev=V_STDDEV), name="v")
-        self.g = self.add_weight([units], "ones", name="g")
-        self.b = self.add_weight([units], "zeros", name="b")
+        settings = {"autocast": False}  # of variables: a layer's own says nothing of them
+        self.v = self.add_weight(kernel_shape, keras.initializers.RandomNormal(stddev=V_STDDEV), name="v", **settings)
+        self.g = self.add_weight([units], "ones", name="g", **settings)
+        self.b = self.add_weight([units], "zeros", name="b", **settings)
         self.built = True
 
     def linear(self, x, kernel):
@@ -124,4 +125,5 @@ class Conv2DTranspose(WeightNormalized):
     def linear(self, x, kernel):
         shape = tf.stack([tf.shape(x)[0], *self.out_size, self.filters])
         outputs = tf.nn.conv2d_transpose(x, kernel, shape, self.strides, padding="SAME")
-        return tf.ensure_shape(outputs, [None, *self.out_size, self.filters])
+        # Also keeps LiteRT from fusing b, which its op refuses where all values are equal, as before any training.
+        return tf.reshape(outputs, shape)

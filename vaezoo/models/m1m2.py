@@ -88,7 +88,7 @@ class M1M2(SemiSupervisedModel):
             name="m1",
         )
         self.m1.trainable = False
-        self.active = self.add_weight((auxiliary_dim,), "ones", trainable=False, name="active")
+        self.active = self.add_weight((auxiliary_dim,), "ones", trainable=False, autocast=False, name="active")
         self.classifier = net("a", "classifier")
         self.logits = keras.layers.Dense(num_classes, dtype="float32", name="logits")
         self.logits.build((None, last))

@@ -61,7 +61,9 @@ class Posterior(keras.layers.Layer):
         super().__init__(dtype="float32", **kwargs)
         self.form = form
         self.nets = [
-            flows.MaskedConvNet(latent_filters, hidden_filters, backwards=step % 2 == 1, name=f"step_{step}")
+            flows.MaskedConvNet(
+                latent_filters, hidden_filters, backwards=step % 2 == 1, dtype="float32", name=f"step_{step}"
+            )
             for step in range(num_steps)
         ]
         self.context_dim = self.nets[0].context_dim if self.nets else 0
@@ -269,9 +271,8 @@ class ResNetVAE(LatentVariableModel):
         self.head = weight_norm.Conv2DTranspose(
             filters, channels, (height, width), 5, init_scale=PARAMETER_INIT_SCALE, dtype=dtype, name="head"
         )
-        self.log_scale = self.add_weight(
-            (channels,), keras.initializers.Constant(INITIAL_LOG_SCALE), dtype="float32", name="log_scale"
-        )
+        initial = keras.initializers.Constant(INITIAL_LOG_SCALE)
+        self.log_scale = self.add_weight((channels,), initial, dtype="float32", autocast=False, name="log_scale")
         self.track_initialization()
         self.kl_of_layer_trackers = [ExampleMean(name=f"kl_layer_{index + 1:02d}") for index in range(num_blocks)]
 
