@@ -20,10 +20,11 @@ import tensorflow as tf
 
 import vaezoo
 from vaezoo import files
+from vaezoo.base.endpoints import in_float32
 from vaezoo.base.labelled import LabelledModel
 from vaezoo.base.semi_supervised import SemiSupervisedModel
 from vaezoo.models import MODELS
-from vaezoo.serving import exporting, lite, saved_model
+from vaezoo.serving import exporting, lite
 
 TINY = {system: {**args, "image_shape": (6, 5, 3)} for system, args in conftest.TINY.items()}  # as PNG files can be
 # What is exported: name -> system, constructor arguments, and whether it is trained a step with XLA before.
@@ -379,7 +380,7 @@ def test_lite_equals_keras(exported, precision):
 def test_lite_report_is_what_the_files_do(exported):
     report = json.loads(exported.report.read_text())
     assert set(report) == set(lite.PRECISIONS) == set(exported.lite)
-    oracle = saved_model.in_float32(exported.model)
+    oracle = in_float32(exported.model)
     z = oracle.encode(oracle.sample(lite.REPORT_ROWS, seed=0)).numpy()
     for precision, path in exported.lite.items():
         assert report[precision]["bytes"] == path.stat().st_size

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 from vaezoo import checks
@@ -32,7 +33,7 @@ class Domain(NamedTuple):
 
 def to_unit_interval(x):
     """Returns images as float32 in [0, 1]: uint8 is divided by 255, floats are taken as they are."""
-    x = tf.convert_to_tensor(x)
+    x = _tensor(x)
     if not (x.dtype == tf.uint8 or x.dtype.is_floating):
         raise ValueError(f"`x` must be uint8 or floating point. Received dtype: {x.dtype.name}")
     return tf.cast(x, tf.float32) / 255.0 if x.dtype == tf.uint8 else tf.cast(x, tf.float32)
@@ -40,10 +41,19 @@ def to_unit_interval(x):
 
 def to_counts(x):
     """Returns counts as float32, whatever they are stored in."""
-    x = tf.convert_to_tensor(x)
+    x = _tensor(x)
     if not (x.dtype.is_integer or x.dtype.is_floating):
         raise ValueError(f"`x` must be integers or floating point. Received dtype: {x.dtype.name}")
     return tf.cast(x, tf.float32)
+
+
+def _tensor(x):
+    if isinstance(x, keras.KerasTensor):
+        raise ValueError(
+            "`x` must be an array or a tensor; in a functional model, call the model or its `feature_extractor()`. "
+            f"Received: a KerasTensor of shape {x.shape}"
+        )
+    return tf.convert_to_tensor(x)
 
 
 IMAGES = Domain(

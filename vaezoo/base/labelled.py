@@ -27,8 +27,8 @@ class LabelledModel(LatentVariableModel):
         self.num_classes = checks.positive_int("num_classes", num_classes)
         if num_classes < 2:
             raise ValueError(f"`num_classes` must be at least 2. Received: {num_classes}")
-        self.cross_entropy_tracker = ExampleMean(name="cross_entropy")
-        self.error_rate_tracker = ExampleMean(name="error_rate")
+        self.cross_entropy_tracker = ExampleMean("cross_entropy", "down")
+        self.error_rate_tracker = ExampleMean("error_rate", "down")
 
     def class_probabilities(self, x):
         """Images [B, H, W, C] -> q(y | x), [B, K]."""

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from vaezoo import checks
+from vaezoo.base.feature_extractor import FeatureExtractor
 from vaezoo.base.metrics import ExampleMean, TermHealth
 from vaezoo.base.objectives import ELBO
 from vaezoo.base.stochastic_model import StochasticModel
@@ -45,8 +46,8 @@ class LatentVariableModel(StochasticModel):
     def __init__(self, example_shape, latent_shape, **kwargs):
         super().__init__(example_shape, **kwargs)
         self.latent_shape = checks.positive_ints("latent_shape", latent_shape)
-        self.elbo_tracker = ExampleMean(name="elbo")
-        self.log_lik_tracker = ExampleMean(name="log_likelihood")
+        self.elbo_tracker = ExampleMean("elbo", "up")
+        self.log_lik_tracker = ExampleMean("log_likelihood", "up")
         self.kl_tracker = ExampleMean(name="kl")
         self.health = TermHealth(name="health")
 
@@ -142,6 +143,14 @@ class LatentVariableModel(StochasticModel):
     def call(self, x):
         """Reconstructs images: `decode(encode(x))`, [B, H, W, C]."""
         return self.decode(self.encode(x))
+
+    @property
+    def has_call(self):
+        return type(self).call is not LatentVariableModel.call or None not in (self.encode, self.decode)
+
+    def feature_extractor(self, **kwargs):
+        """Returns `encode` as a Keras layer, for Sequential and functional models; see `FeatureExtractor`."""
+        return FeatureExtractor(self, **kwargs)
 
     def sample(self, num_samples, *, seed, temperature=1.0):
         """Returns E[x | z] for `num_samples` draws of z from the prior, [num_samples, H, W, C].

@@ -9,11 +9,35 @@ class ExampleMean(keras.metrics.Mean):
 
     Keras assigns old total + new values, which on several replicas doubles the old total at each step (Keras 3.8); to
     add to the variable itself is right in every version.
+
+    Args:
+        name: of the logs.
+        direction: "up" if more is better, "down" if less is; None leaves `mode` to the user of a Keras callback.
     """
+
+    def __init__(self, name, direction=None):
+        super().__init__(name=name)
+        self._direction = direction  # Keras' own name for it
 
     def update_state(self, values):
         self.total.value.assign_add(tf.reduce_sum(values))
         self.count.value.assign_add(tf.cast(tf.shape(values)[0], self.count.dtype))
+
+
+def direct(callbacks, metrics):
+    """Sets the mode of Keras callbacks that are to find it themselves, by the direction of the metric they monitor.
+
+    Keras looks at metrics that `compile` was given only.
+
+    Args:
+        callbacks: what `fit` was given: a list, a `keras.callbacks.CallbackList`, one callback or None.
+        metrics: list of `ExampleMean`s.
+    """
+    modes = {metric.name: {"up": "max", "down": "min"}.get(metric._direction) for metric in metrics}
+    for callback in keras.tree.flatten(getattr(callbacks, "callbacks", callbacks)):
+        mode = modes.get(str(getattr(callback, "monitor", None)).removeprefix("val_"))
+        if mode is not None and getattr(callback, "mode", None) == "auto":
+            callback.mode = mode
 
 
 @keras.saving.register_keras_serializable(package="vaezoo")

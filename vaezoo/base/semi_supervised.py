@@ -23,7 +23,7 @@ import tensorflow_probability as tfp
 from vaezoo import checks
 from vaezoo.base.labelled import LabelledModel, split_data
 from vaezoo.base.objectives import SemiSupervisedELBO
-from vaezoo.base.signatures import Signature, noise_of_rows
+from vaezoo.base.signatures import Signature, noise_of_rows, unseeded
 from vaezoo.inference.class_sums import expectation_over_classes, one_hot_draw, top_class_and_another
 from vaezoo.inference.terms import Terms
 from vaezoo.layers.batch_norm import averages_held
@@ -310,8 +310,8 @@ class SemiSupervisedModel(LabelledModel):
 
         def sample_lite(num_samples):
             # The normal CDF, which else turns noise into a class, is not among LiteRT's builtin ops.
-            label = tf.random.uniform(num_samples[tf.newaxis], maxval=float(self.num_classes))
-            noise = tf.random.normal(tf.stack([1, num_samples, *self.noise_shape]))
+            label = self.num_classes * unseeded(tf.raw_ops.RandomUniform, num_samples[tf.newaxis])
+            noise = unseeded(tf.raw_ops.RandomStandardNormal, tf.stack([1, num_samples, *self.noise_shape]))
             return {self.domain.name: self.generate(noise, tf.minimum(tf.cast(label, tf.int32), self.num_classes - 1))}
 
         return [

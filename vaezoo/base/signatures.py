@@ -59,8 +59,8 @@ def _sample(model):
         return {model.domain.name: model.generate(noise_of_rows(model, seed, Stream.SAMPLE))}
 
     def sample_lite(num_samples):
-        # LiteRT has no stateless generator among its builtin ops; its own draws anew at every call.
-        return {model.domain.name: model.generate(tf.random.normal(tf.stack([1, num_samples, *model.noise_shape])))}
+        noise = unseeded(tf.raw_ops.RandomStandardNormal, tf.stack([1, num_samples, *model.noise_shape]))
+        return {model.domain.name: model.generate(noise)}
 
     return [
         Signature("sample", sample, (tf.TensorSpec([None], tf.int32, "seed"),), lite=False),
@@ -91,6 +91,19 @@ MAKERS = {
     "terms": _score,
     "class_probabilities": _classify,
 }
+
+
+def unseeded(op, shape):
+    """Returns float32 draws that differ at every call, for LiteRT, whose builtin ops take no seed from the caller.
+
+    `tf.random` would take over the seed of `keras.utils.set_random_seed`, with which every process draws the same, and
+    refuses to be traced without one under `enable_op_determinism`.
+
+    Args:
+        op: `tf.raw_ops.RandomStandardNormal` or `tf.raw_ops.RandomUniform`.
+        shape: int32 tensor.
+    """
+    return op(shape=shape, dtype=tf.float32, seed=0, seed2=0)
 
 
 def noise_of_rows(model, seeds, stream):

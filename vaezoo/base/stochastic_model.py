@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 
 from vaezoo import checks
-from vaezoo.base import arguments, signatures
+from vaezoo.base import arguments
+from vaezoo.base.exported import Exported
 from vaezoo.base.initialized import InitializedFromData
 from vaezoo.base.inputs import CheckedInputs
 from vaezoo.base.metrics import ExampleMean
@@ -12,7 +13,7 @@ from vaezoo.base.modes import in_mode, penalty
 from vaezoo.domains import IMAGES
 
 
-class StochasticModel(CheckedInputs, InitializedFromData):
+class StochasticModel(CheckedInputs, InitializedFromData, Exported):
     """A Keras model whose loss is a function of data and noise.
 
     A subclass owes two methods, which return a dict of values per example, [B], by the names of metrics:
@@ -47,10 +48,11 @@ class StochasticModel(CheckedInputs, InitializedFromData):
         return instance
 
     def __init__(self, example_shape, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # networks cast for themselves: counts and images stay exact
         self.example_shape = checks.positive_ints("example_shape", example_shape)
-        self.loss_tracker = ExampleMean(name="loss")
+        self.loss_tracker = ExampleMean("loss", "down")
         self.built = True  # by the constructor, all of it
+        self._build_shapes_dict = {"input_shape": (None, *self.example_shape)}  # where Keras and TFLite look for it
 
     def get_config(self):
         own = {name: arguments.serialized(value) for name, value in self._arguments.items()}
@@ -180,10 +182,6 @@ class StochasticModel(CheckedInputs, InitializedFromData):
             measured = in_mode(self, lambda: self.measure(data), training=False)
             return self.update_metrics(self.penalized(0.0, measured)[1])
 
-    @property
-    def metrics(self):
-        return [metric for metric in self._metrics if isinstance(metric, ExampleMean)]
-
     def update_metrics(self, measured):
         """Updates the metrics of a dict of measured values, [B], and returns their logs."""
         metrics = {metric.name: metric for metric in self.metrics if metric.name in measured}
@@ -212,12 +210,6 @@ class StochasticModel(CheckedInputs, InitializedFromData):
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Does nothing: the constructor has built the model. Keras' symbolic build fails with several workers."""
-
-    # Exporting it.
-
-    def export_signatures(self):
-        """Returns the list of `Signature`s that exporters and tests loop over; the first one is served by default."""
-        return signatures.of(self)
 
 
 def after(data):

@@ -42,9 +42,11 @@ def export(
     from vaezoo.serving import exporting
 
     exported = exporting.export(model, directory, entry.name, card)
-    for path in (exported.version, *exported.lite.values(), exported.report):
-        typer.echo(path)
-    _print_lite_report(json.loads(exported.report.read_text("utf-8")))
+    typer.echo(exported.version)
+    if exported.report is not None:
+        for path in (*exported.lite.values(), exported.report):
+            typer.echo(path)
+        _print_lite_report(json.loads(exported.report.read_text("utf-8")))
 
 
 @app.command()
@@ -80,8 +82,9 @@ def _print_lite_report(report):
 
     table = Table("LiteRT", "size, kB", "signature", "largest difference", "relative", "ms per row", box=None)
     for precision, figures in report.items():
-        for signature in ("encode", "decode"):
-            measured = figures[signature]
+        for signature, measured in figures.items():
+            if signature == "bytes":
+                continue
             differences = f"{measured['max_difference']:.1e}", f"{measured['relative_difference']:.1e}"
             size, latency = f"{figures['bytes'] / 1000:.0f}", f"{measured['milliseconds']:.3f}"
             table.add_row(precision, size, signature, *differences, latency)

@@ -20,6 +20,8 @@ import subprocess
 import tempfile
 
 from vaezoo import files
+from vaezoo.base.endpoints import in_float32
+from vaezoo.serving import exporting, saved_model
 
 ROOT = "/models"  # the bundle's folder, as the server in the container sees it
 STABLE, CANARY = LABELS = "stable", "canary"
@@ -92,16 +94,14 @@ def export(model, directory, name, card=None):
         OSError: the folder cannot be written to.
         ImportError: tensorflow-serving-api is not installed.
     """
-    from vaezoo.serving import exporting
-
     _server_config_pb2()  # now, rather than after the export
-    model, directory = exporting.in_float32(model), pathlib.Path(directory)
+    model, directory = in_float32(model), pathlib.Path(directory)
     with exporting.new_version(directory, name) as version:
         config = _read_models(directory)
         _write_once(directory / "batching.config", BATCHING)
         batch_sizes = _allowed_batch_sizes(directory / "batching.config")
         with files.atomic(version) as aside:
-            functions = exporting.save(model, aside, name, card)
+            functions = saved_model.save(model, aside, name, card)
             _write_warmup(aside / WARMUP, functions, name, batch_sizes, model.example_shape)
         _write_once(directory / "monitoring.config", MONITORING)
         _write_compose(directory / "compose.yaml")

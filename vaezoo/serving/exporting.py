@@ -7,6 +7,7 @@ import re
 from typing import NamedTuple
 
 from vaezoo import files
+from vaezoo.base.endpoints import in_float32
 from vaezoo.serving import lite, saved_model
 
 
@@ -15,13 +16,13 @@ class Export(NamedTuple):
 
     Attributes:
         version: folder of the SavedModel.
-        lite: dict, precision -> LiteRT file.
-        report: JSON file about the LiteRT files, see `lite_report`.
+        lite: dict, precision -> LiteRT file; empty for a model without a signature for LiteRT.
+        report: JSON file about the LiteRT files, see `lite_report`; None if there are none.
     """
 
     version: pathlib.Path
     lite: dict
-    report: pathlib.Path
+    report: pathlib.Path | None
 
 
 def export(model, directory, name, card=None):
@@ -44,17 +45,19 @@ def export(model, directory, name, card=None):
         ValueError: `name` is not as described.
         OSError: the folder cannot be written to.
     """
-    model, directory = saved_model.in_float32(model), pathlib.Path(directory)
+    model, directory = in_float32(model), pathlib.Path(directory)
     with new_version(directory, name) as version, contextlib.ExitStack() as stack:
-        paths = {precision: directory / f"{name}.{precision}.tflite" for precision in lite.PRECISIONS}
-        report = directory / f"{name}.lite.json"
-        aside = {path: stack.enter_context(files.atomic(path)) for path in (*paths.values(), report)}
-        version_aside = stack.enter_context(files.atomic(version))
-        saved_model.save(model, version_aside, name, card)
-        converted = lite.converted(model)
-        for precision, path in paths.items():
-            aside[path].write_bytes(converted[precision])
-        aside[report].write_text(json.dumps(lite.lite_report(model, converted), indent=2) + "\n", "utf-8")
+        precisions = lite.PRECISIONS if lite.signatures(model) else ()
+        paths = {precision: directory / f"{name}.{precision}.tflite" for precision in precisions}
+        report = directory / f"{name}.lite.json" if precisions else None
+        aside = {path: stack.enter_context(files.atomic(path)) for path in (*paths.values(), report) if path}
+        saved_model.save(model, stack.enter_context(files.atomic(version)), name, card)
+        if report is not None:
+            converted = lite.converted(model)
+            for precision, path in paths.items():
+                aside[path].write_bytes(converted[precision])
+            text = json.dumps(lite.lite_report(model, converted), indent=2) + "\n"
+            aside[report].write_text(text, "utf-8")
     return Export(version, paths, report)
 
 

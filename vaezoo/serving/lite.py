@@ -7,7 +7,8 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from vaezoo.serving.saved_model import traced, write
+from vaezoo.base.endpoints import traced
+from vaezoo.serving.saved_model import write
 
 # LiteRT files: the precision of the weights -> the converter's settings. Activations are float32 in all of them.
 PRECISIONS = {
@@ -21,10 +22,14 @@ REPORT_ROWS, REPORT_CALLS = 16, 30
 # LiteRT.
 
 
+def signatures(model):
+    """Returns the model's signatures for LiteRT; a model may have none, and then no LiteRT files."""
+    return [signature for signature in model.export_signatures() if signature.lite]
+
+
 def converted(model):
     """Returns LiteRT files, bytes by precision; an op that is not among LiteRT's own makes the conversion fail."""
-    signatures = [signature for signature in model.export_signatures() if signature.lite]
-    functions = {signature.name: traced(signature.function, signature.inputs) for signature in signatures}
+    functions = {signature.name: traced(signature.function, signature.inputs) for signature in signatures(model)}
     files = {}
     with tempfile.TemporaryDirectory() as folder:
         write(functions, folder)
@@ -40,23 +45,31 @@ def converted(model):
 def lite_report(model, converted):
     """Measures LiteRT files against the model, on this machine's CPU.
 
-    `encode` is measured on images that the model draws, `decode` on their codes.
+    Of `encode` and `decode`, those that the model has: the first on images that the model draws, the second on their
+    codes. A model that draws none is measured on white images, one without codes on z from N(0, I).
 
     Args:
         model: a float32 `LatentVariableModel`.
         converted: dict, precision -> bytes of a LiteRT file.
 
     Returns:
-        A dict: precision -> `bytes` and, for each signature, `max_difference` (largest absolute difference from Keras,
+        A dict: precision -> `bytes` and, for each of the two, `max_difference` (largest absolute difference from Keras,
         in units of the output), `relative_difference` (root mean square of the difference over that of the output) and
         `milliseconds` (median latency of one row).
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    images = model.sample(REPORT_ROWS, seed=0).numpy()
-    z = model.encode(images).numpy()
-    inputs = {"encode": {model.domain.name: images}, "decode": {"z": z}}
-    expected = {"encode": z, "decode": model.decode(z).numpy()}
+    names = [signature.name for signature in signatures(model)]
+    inputs, expected = {}, {}
+    if "encode" in names:
+        shape = REPORT_ROWS, *model.example_shape
+        examples = np.ones(shape, np.float32) if model.generate is None else model.sample(REPORT_ROWS, seed=0).numpy()
+        inputs["encode"] = {model.domain.name: examples}
+        expected["encode"] = model.encode(examples).numpy()
+    if "decode" in names:
+        z = expected.get("encode", np.random.default_rng(0).standard_normal((REPORT_ROWS, *model.latent_shape)))
+        inputs["decode"] = {"z": z.astype(np.float32)}
+        expected["decode"] = model.decode(inputs["decode"]["z"]).numpy()
     report = {}
     for precision, content in converted.items():
         interpreter = Interpreter(model_content=content)
