@@ -324,11 +324,10 @@ class SemiSupervisedSteinVAE(LabelledModel, SteinVAE):
         fields, measured = super().stein_step(x)
         if labelled is None:
             return fields, measured
-        x_labelled, y = (
-            self.domain.values(self.examples_of(labelled)),
-            classes(labelled[1], self.num_classes),
-        )
-        share = global_batch_size(x_labelled) / (global_batch_size(x_labelled) + global_batch_size(x))  # rho
+        x_labelled = self.domain.values(self.examples_of(labelled))
+        y = classes(labelled[1], self.num_classes)
+        num_labelled = global_batch_size(x_labelled)
+        share = num_labelled / (num_labelled + global_batch_size(x[0]))  # rho
         zeta = math.prod(self.example_shape) / (self.num_classes * share)
 
         def densities(z):

@@ -47,14 +47,15 @@ def export(model, directory, name, card=None):
     """
     model, directory = in_float32(model), pathlib.Path(directory)
     with new_version(directory, name) as version, contextlib.ExitStack() as stack:
-        converted = lite.converted(model)
-        paths = {precision: directory / f"{name}.{precision}.tflite" for precision in converted}
-        report = directory / f"{name}.lite.json" if converted else None
+        precisions = lite.PRECISIONS if lite.signatures(model) else ()
+        paths = {precision: directory / f"{name}.{precision}.tflite" for precision in precisions}
+        report = directory / f"{name}.lite.json" if precisions else None
         aside = {path: stack.enter_context(files.atomic(path)) for path in (*paths.values(), report) if path}
         saved_model.save(model, stack.enter_context(files.atomic(version)), name, card)
-        for precision, path in paths.items():
-            aside[path].write_bytes(converted[precision])
         if report is not None:
+            converted = lite.converted(model)
+            for precision, path in paths.items():
+                aside[path].write_bytes(converted[precision])
             text = json.dumps(lite.lite_report(model, converted), indent=2) + "\n"
             aside[report].write_text(text, "utf-8")
     return Export(version, paths, report)

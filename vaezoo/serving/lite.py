@@ -22,15 +22,14 @@ REPORT_ROWS, REPORT_CALLS = 16, 30
 # LiteRT.
 
 
-def converted(model):
-    """Returns LiteRT files, bytes by precision; none of a model without a signature for LiteRT.
+def signatures(model):
+    """Returns the model's signatures for LiteRT; a model may have none, and then no LiteRT files."""
+    return [signature for signature in model.export_signatures() if signature.lite]
 
-    An op that is not among LiteRT's own makes the conversion fail.
-    """
-    signatures = [signature for signature in model.export_signatures() if signature.lite]
-    if not signatures:
-        return {}
-    functions = {signature.name: traced(signature.function, signature.inputs) for signature in signatures}
+
+def converted(model):
+    """Returns LiteRT files, bytes by precision; an op that is not among LiteRT's own makes the conversion fail."""
+    functions = {signature.name: traced(signature.function, signature.inputs) for signature in signatures(model)}
     files = {}
     with tempfile.TemporaryDirectory() as folder:
         write(functions, folder)
@@ -69,9 +68,9 @@ def lite_report(model, converted):
         if model.encode is not None:
             arrays["z"] = model.encode(arrays[examples]).numpy()
     inputs, expected = {}, {}
-    for signature in model.export_signatures():
+    for signature in signatures(model):
         names = [spec.name for spec in signature.inputs]
-        if signature.lite and arrays.keys() >= set(names):
+        if arrays.keys() >= set(names):
             inputs[signature.name] = {name: arrays[name] for name in names}
             (output,) = signature.function(*inputs[signature.name].values()).values()
             expected[signature.name] = output.numpy()
