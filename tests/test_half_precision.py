@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from conftest import DEFAULT_OBJECTIVES, TINY
+from conftest import CASES
 
 from vaezoo.models import MODELS
 
@@ -11,11 +11,11 @@ from vaezoo.models import MODELS
 @pytest.fixture
 def both(system):
     """The system, with one set of weights: `dtype=` says its policy, and the global policy does."""
-    named = MODELS[system](**TINY[system], dtype="mixed_float16")
+    named = MODELS[system](**CASES[system].args, dtype="mixed_float16")
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        ambient = MODELS[system](**TINY[system])
+        ambient = MODELS[system](**CASES[system].args)
     finally:
         keras.config.set_dtype_policy(before)
     ambient.set_weights(named.get_weights())
@@ -30,7 +30,7 @@ def test_both_ways_are_one_model_with_densities_in_float32(both, system, images)
         np.testing.assert_array_equal(named, ambient)
     model = both[1]
     np.testing.assert_array_equal(model(images), model.decode(model.encode(images)))  # images are not rounded
-    model.compile(keras.optimizers.SGD(1e-3), DEFAULT_OBJECTIVES.get(system), run_eagerly=True)
+    model.compile(keras.optimizers.SGD(1e-3), CASES[system].objective, run_eagerly=True)
     history = model.fit(images, batch_size=len(images), verbose=0).history
     assert np.isfinite(history["loss"]).all()
 

@@ -176,7 +176,6 @@ def test_weights_are_refused_where_no_loss_is_one_example_s(objective):
         ({"steps_per_epoch": 1.5}, "steps_per_epoch"),
         ({"shuffle": "all"}, "shuffle"),
     ],
-    ids=str,
 )
 def test_bad_arguments_of_fit(settings, name):
     with pytest.raises(ValueError) as error:

@@ -96,12 +96,12 @@ def test_a_model_of_ones_own_is_exported(images, format, tmp_path):
 @needs("tf2onnx", "onnx", "onnxruntime")
 def test_onnx_takes_every_system(system, images, tmp_path):
     """TFP's shape arithmetic and gated flows have ops that tf2onnx does not know."""
-    assert_exports(MODELS[system](**conftest.TINY[system]), "onnx", tmp_path, images)
+    assert_exports(MODELS[system](**conftest.CASES[system].args), "onnx", tmp_path, images)
 
 
 def test_litert_takes_transposed_convolutions_before_any_training(images, tmp_path):
     """All biases of the last layer are equal then, and LiteRT would cut them down to one number."""
-    assert_exports(MODELS["resnet_vae"](**conftest.TINY["resnet_vae"]), "litert", tmp_path, images)
+    assert_exports(MODELS["resnet_vae"](**conftest.CASES["resnet_vae"].args), "litert", tmp_path, images)
 
 
 def test_half_precision_is_exported_in_float32(images, tmp_path):
