@@ -184,7 +184,10 @@ def test_layers_of_a_run_are_drawn_without_tensorflow(tmp_path):
         (["sample", "runs/vae_digits", "-o", "figures.json/x.png"], "figures.json"),
         (["sample", "runs/vae_digits", "--label", "1"], "`model` must be a model with classes"),
         (["analogies", "runs/vae_digits"], "`model` must be a model with classes"),
-        (["manifold", "vae_mnist", "--set", "model.args.latent_dim=3"], "must be a whole `.weights.h5` file"),
+        (
+            ["manifold", "vae_mnist", "--set", "model.args.latent_dim=3"],
+            "`weights` must be of a model with these arguments",
+        ),
         (["evaluate", "missing.toml"], "`name` must be a file, if it ends in .toml. Received: missing.toml"),
         (["evaluate", "runs/vae_digits", "--data", "a.npy"], "`--data` must be a file that ends in .npz"),
         (

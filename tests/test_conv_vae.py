@@ -162,11 +162,15 @@ def chain(blocks, h):
     return h
 
 
-def test_fit_says_what_to_do_with_data_that_cannot_be_looked_at():
-    model = ConvVAE((6, 6, 1), latent_dim=2, filters=(3,), hidden_units=6)
-    model.compile("adam")
-    with pytest.raises(ValueError, match="call `initialize` before"):
-        model.fit((batch for batch in [np.zeros((2, 6, 6, 1), "float32")]), verbose=0)
+def test_fit_sets_layers_from_the_first_batch_of_a_generator():
+    batches = np.random.default_rng(0).random((2, 4, 6, 6, 1)).astype("float32")
+    models = [ConvVAE((6, 6, 1), latent_dim=2, filters=(3,), hidden_units=6) for _ in range(2)]
+    models[1].set_weights(models[0].get_weights())
+    models[0].compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+    models[0].fit((batch for batch in batches), verbose=0)
+    models[1].initialize(batches[0])
+    for one, other in zip(models[0].get_weights(), models[1].get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,10 @@ def replicas(tmp_path_factory):
     def run(part):
         if not processes or processes[-1].poll() is not None:
             command = [sys.executable, CHILDREN / "replicas.py", folder]
-            processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            # With oneDNN, TensorFlow 2.21's convolution of an empty batch has its input's channels on some processors,
+            # and the second replica gets no rows of the last batch.
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            processes.append(subprocess.Popen(command, env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"}, **pipes))
         process = processes[-1]
         deadline = threading.Timer(TIMEOUT, process.kill)
         deadline.start()
@@ -246,7 +249,7 @@ def test_half_precision_trains_with_densities_in_float32(policy):
     assert model.decoder(tf.zeros([1, 3])).dtype == policy.removeprefix("mixed_")
     for analytic_kl in (True, False):
         terms = model.terms(x[:4], model.noise(2, 4, seed=[0, 0]), analytic_kl=analytic_kl)
-        assert {term.dtype for term in terms} == {tf.float32}
+        assert terms.log_lik.dtype == terms.kl.dtype == tf.float32
     losses = model.fit(x, batch_size=64, epochs=4, verbose=0).history["loss"]
     assert np.isfinite(losses).all()
     assert losses == sorted(losses, reverse=True)

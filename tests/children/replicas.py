@@ -14,7 +14,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vaezoo import base
 from vaezoo.models.adgm import ADGM
 from vaezoo.models.as_vae import ASVAE
 from vaezoo.models.conv_vae import ConvVAE
@@ -22,6 +21,7 @@ from vaezoo.models.resnet_vae import ResNetVAE
 from vaezoo.models.stein_vae import SemiSupervisedSteinVAE
 from vaezoo.models.vae import VAE
 from vaezoo.objectives import ELBO, IWAE, FreeBits, SemiSupervisedELBO, Stein
+from vaezoo.replicas import replica_id
 from vaezoo.zoo import callbacks, training, workers
 
 IMAGE_SHAPE, LATENT_DIM, REPLICAS = (4, 4, 1), 3, 2
@@ -91,7 +91,7 @@ class BreakingVAE(VAE):
 
     def terms(self, x, noise, *, analytic_kl=False):
         terms = super().terms(x, noise, analytic_kl=analytic_kl)
-        breaks = (self.optimizer.iterations == 2) & (base.replica_id() == 1)
+        breaks = (self.optimizer.iterations == 2) & (replica_id() == 1)
         return terms._replace(kl=tf.where(breaks, np.nan, terms.kl))
 
 

@@ -208,7 +208,8 @@ class CheckedInputs(keras.Model):
         return x, weights if weights is None else tf.reshape(tf.cast(weights, tf.float32), [-1])
 
     def _check_shape(self, name, x):
-        if x.shape.rank is not None and tuple(x.shape[1:]) != self.example_shape:
+        rank = len(x.shape) if isinstance(x.shape, tuple) else x.shape.rank  # of a `keras.KerasTensor`, a tuple
+        if rank is not None and tuple(x.shape[1:]) != self.example_shape:
             expected = f"[batch, {', '.join(map(str, self.example_shape))}]"
             raise ValueError(f"`{name}` must have shape {expected}. Received: {x.shape}")
 

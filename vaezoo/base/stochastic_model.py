@@ -52,7 +52,8 @@ class StochasticModel(CheckedInputs, InitializedFromData, GlobalLatents, Descent
 
     def __init__(self, example_shape, **kwargs):
         super().__init__(autocast=False, **kwargs)  # networks cast for themselves: counts and images stay exact
-        self.example_shape = checks.positive_ints("example_shape", example_shape)
+        given = "image_shape" if "image_shape" in self._arguments else "example_shape"
+        self.example_shape = checks.positive_ints(given, example_shape)
         self.loss_tracker = ExampleMean("loss", "down")
         self.built = True  # by the constructor, all of it
         self._build_shapes_dict = {"input_shape": (None, *self.example_shape)}  # where Keras and TFLite look for it

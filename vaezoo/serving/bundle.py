@@ -20,8 +20,6 @@ import subprocess
 import tempfile
 
 from vaezoo import files
-from vaezoo.base.endpoints import in_float32
-from vaezoo.serving import exporting, saved_model
 
 ROOT = "/models"  # the bundle's folder, as the server in the container sees it
 STABLE, CANARY = LABELS = "stable", "canary"
@@ -94,6 +92,9 @@ def export(model, directory, name, card=None):
         OSError: the folder cannot be written to.
         ImportError: tensorflow-serving-api is not installed.
     """
+    from vaezoo.base.endpoints import in_float32  # here: `vaezoo serve` needs no TensorFlow
+    from vaezoo.serving import exporting, saved_model
+
     _server_config_pb2()  # now, rather than after the export
     model, directory = in_float32(model), pathlib.Path(directory)
     with exporting.new_version(directory, name) as version:

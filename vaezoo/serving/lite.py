@@ -61,7 +61,7 @@ def lite_report(model, converted):
 
     examples, rng = model.domain.name, np.random.default_rng(0)
     arrays = {examples: rng.integers(0, 2, (REPORT_ROWS, *model.example_shape)).astype(np.float32)}
-    if model.generate is not None:
+    if model.generate is not None and model.domain.drawn:  # means of counts are no counts
         arrays[examples] = model.sample(REPORT_ROWS, seed=0).numpy()
     if model.decode is not None:
         arrays["z"] = rng.standard_normal((REPORT_ROWS, *model.latent_shape)).astype(np.float32)
