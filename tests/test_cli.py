@@ -62,6 +62,7 @@ def test_training_leaves_a_whole_run(run):
     assert json.loads((folder / "config.json").read_text())["model"]["args"]["latent_dim"] == 2
 
 
+@pytest.mark.rest
 @pytest.mark.skipif(not shutil.which("script"), reason="script(1), which makes a terminal, is not installed")
 def test_on_a_terminal_training_is_one_line_with_the_bounds(tmp_path):
     command = f"{sys.executable} -m vaezoo train vae_digits {' '.join(SMALL)}"

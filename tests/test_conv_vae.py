@@ -121,6 +121,7 @@ def test_encoder_and_decoder_are_the_chains_of_appendix_5a():
     np.testing.assert_allclose(model.terms(x, noise).log_lik[0], log_lik, rtol=1e-4)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("posterior", sorted(POSTERIORS))
 def test_every_posterior_trains_in_it(posterior):
     rng = np.random.default_rng(0)

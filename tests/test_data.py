@@ -312,6 +312,7 @@ def test_frey_builder_reads_the_hand_placed_file(tmp_path, monkeypatch):
     assert stored.shape[1:] == (28, 20, 1)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("name", "sizes", "shape", "mean"),
     [

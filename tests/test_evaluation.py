@@ -205,6 +205,7 @@ def test_progress_is_told(make_tiny, images):
     assert seen == [(16, 40), (32, 40), (40, 40)]
 
 
+@pytest.mark.rest
 def test_memory_does_not_grow_with_the_number_of_samples():
     """Peak memory of a process at k = 5000 against k = 50, on a decoder of MNIST's size."""
     script = """

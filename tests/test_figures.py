@@ -139,6 +139,7 @@ def test_cards_of_models_with_classes_are_true(figures, test_images, real_data, 
     assert wrong == pytest.approx(claimed_error(name), abs=0.02)
 
 
+@pytest.mark.rest
 def test_the_half_moons_card_is_true(figures):
     test = data.load("moons").test
     value, standard_error = claimed("adgm_moons")
@@ -195,6 +196,7 @@ def test_iwae_mnist_reaches_88_5_nats_with_fewer_samples_than_the_card(test_imag
     assert np.concatenate(parts).mean() >= -88.5
 
 
+@pytest.mark.rest
 def test_bounds_rise_with_k_on_mnist(test_images):
     """k = 1, 5, 50 of the shipped VAE, Burda et al. (2016), theorem 1: by more than their standard errors."""
     model, x = vaezoo.load("vae_mnist"), test_images[:500]

@@ -246,7 +246,7 @@ def test_training_data_of_every_common_kind_gives_the_same_loss(system, make_tin
     assert np.ptp(list(losses.values())) < 1e-3 * abs(losses["array"]), losses
 
 
-@each_way_to_train
+@pytest.mark.parametrize("system", ["vae", *(pytest.param(s, marks=pytest.mark.rest) for s in MODELS if s != "vae")])
 def test_steps_per_execution_changes_nothing_but_speed(system, make_tiny, images):
     codes = []
     for steps in (1, 4):

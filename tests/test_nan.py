@@ -114,6 +114,7 @@ def test_a_run_keeps_its_last_good_state(tmp_path, monkeypatch, step, message):
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 5
 
 
+@pytest.mark.rest
 def test_weights_that_nothing_measured_are_looked_at(images):
     """The last step of a training without validation: no loss is computed from what it left."""
     model = VAE(IMAGE_SHAPE, latent_dim=3, hidden_units=(7,))

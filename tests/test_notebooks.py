@@ -7,14 +7,11 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((pathlib.Path(__file__).parents[1] / "colab").glob("*.ipynb"))
-(QUICKSTART,) = (path for path in NOTEBOOKS if path.stem == "quickstart")
 
 
-OTHERS = [pytest.param(path, marks=pytest.mark.rest) for path in NOTEBOOKS if path != QUICKSTART]
-
-
+@pytest.mark.rest
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [QUICKSTART, *OTHERS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()

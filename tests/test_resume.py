@@ -74,6 +74,7 @@ def test_killed_at_20_random_moments_and_resumed_each_time(tmp_path):
         assert picture.read_bytes() == (killed / "images" / picture.name).read_bytes()
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize(
     ("entry", "settings"),
     [
@@ -106,6 +107,7 @@ def test_flows_games_particles_and_averaged_weights_go_on_bit_for_bit(tmp_path, 
     assert returned == averages
 
 
+@pytest.mark.rest
 def test_more_epochs_go_on_where_a_run_ended(tmp_path):
     """Compiled by XLA, as the entry is. The rates of the schedule and the order of the data go on, too."""
     settings = {"model.args.hidden_units": [8], "train.jit_compile": True}

@@ -383,6 +383,7 @@ def total_variation(model, x, cells=30, draws=100_000):
     return 0.5 * (np.abs(exact - found).sum() + (1 - exact.sum()) + (1 - found.sum()))
 
 
+@pytest.mark.rest
 @pytest.mark.slow
 def test_stein_comes_closer_to_the_exact_posterior_than_a_diagonal_gaussian():
     rng = np.random.default_rng(0)

@@ -84,7 +84,7 @@ def test_two_replicas_log_what_one_logs(replicas, objective, logs):
         np.testing.assert_allclose(two[name], one[name], rtol=1e-6, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("system", ["semi_supervised", "stein"])
+@pytest.mark.parametrize("system", ["semi_supervised", pytest.param("stein", marks=pytest.mark.rest)])
 def test_two_replicas_learn_from_labels_as_one_does(replicas, system):
     one, two = replicas(system).values()
     np.testing.assert_allclose(two["weights"], one["weights"], rtol=0, atol=1e-5)  # batch normalisation's averages, too
@@ -102,7 +102,8 @@ def test_two_replicas_play_the_game_of_one(replicas):
         np.testing.assert_allclose(two["history"][name], one["history"][name], rtol=1e-4, atol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("system", ["conv_vae", pytest.param("resnet_vae", marks=pytest.mark.rest)])
+@pytest.mark.rest
+@pytest.mark.parametrize("system", ["conv_vae", "resnet_vae"])
 def test_two_replicas_set_layers_from_data_and_average_weights_as_one_does(replicas, system):
     one, two = replicas(f"flows_and_averages {system}").values()
     assert two["initial"] == one["initial"]
@@ -187,6 +188,7 @@ def workers(tmp_path_factory):
     return folder, run_workers(folder, commands)
 
 
+@pytest.mark.rest
 def test_two_workers_end_with_the_same_weights(workers):
     _, (chief, other) = workers
     for run in range(3):

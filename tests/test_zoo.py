@@ -38,6 +38,7 @@ def test_the_foundations_entries_are_there_and_ship_weights():
     assert names <= set(SHIPPED)
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_are_small_whole_and_loadable(name):
     weights = config.read(name).weights
