@@ -197,6 +197,7 @@ def test_two_workers_end_with_the_same_weights(workers):
         assert chief[run]["weights"] == other[run]["weights"]
 
 
+@pytest.mark.rest
 def test_two_workers_play_one_game(workers):
     _, (chief, other) = workers
     assert chief[4]["status"] == other[4]["status"] == 0
