@@ -385,6 +385,13 @@ def test_empty_feeds():
 # What a model does not have, and layers that are set from data.
 
 
+def test_classes_without_labels_or_of_a_generator_have_no_weights():
+    for feed in (tf.data.Dataset.from_tensors(X), (pair for pair in [(X, np.zeros(len(X)))])):
+        with pytest.raises(ValueError) as error:
+            tiny().fit(feed, class_weight={0: 2.0}, verbose=0)
+        one_line(error, "class_weight")
+
+
 def test_models_without_classes_say_so():
     with pytest.raises(ValueError) as error:
         tiny().sample(1, seed=0, label=3)

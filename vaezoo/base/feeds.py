@@ -188,6 +188,16 @@ def checked(name, feed, model):
     return feed, lambda: element
 
 
+def check_class_weight(weights, feed, element):
+    """Raises `ValueError` where Keras cannot weigh the classes of a feed, of which `element` is the first batch."""
+    in_two_parts = len(parts(element)) > 1
+    if isinstance(feed, types.GeneratorType) or in_two_parts or unpacked(element)[1] is None:
+        raise ValueError(
+            f"`class_weight` must be None where `x` yields batches without a class each, or is a generator. "
+            f"Received: {weights}"
+        )
+
+
 @contextlib.contextmanager
 def told():
     """Raises what a batch's check found, wherever the batch was read, as a `ValueError` of one line."""

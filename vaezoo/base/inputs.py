@@ -124,6 +124,8 @@ class CheckedInputs(keras.Model):
                     value = checks.shown(given[argument])
                     raise ValueError(f"`{argument}` must be None where `x` yields batches. Received: {value}")
             given["x"], start = feeds.checked(name, x, self)
+            if given.get("class_weight") is not None:
+                feeds.check_class_weight(given["class_weight"], x, start())
             return given["x"], start
         x, y = feeds.of_arrays(name, x, given.get("y"))
         x = self._concrete(name, x)
