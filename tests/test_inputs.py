@@ -392,6 +392,13 @@ def test_classes_without_labels_or_of_a_generator_have_no_weights():
         one_line(error, "class_weight")
 
 
+@pytest.mark.parametrize("y", [np.zeros((len(X), 2, 2)), np.full(len(X), np.nan), tf.zeros([])])
+def test_weighed_classes_are_classes(y):
+    with pytest.raises(ValueError) as error:
+        tiny().fit(X, y, class_weight={0: 2.0}, verbose=0)
+    one_line(error, "y")
+
+
 def test_models_without_classes_say_so():
     with pytest.raises(ValueError) as error:
         tiny().sample(1, seed=0, label=3)

@@ -229,7 +229,7 @@ def weights(name, value, length):
 def same_length(name, value, length):
     """Raises `ValueError` unless `value`, an array, holds something for each of `length` examples."""
     if value.ndim == 0 or len(value) != length:
-        raise ValueError(f"`{name}` must hold a label per image, {length}. Received: {value.size}")
+        raise ValueError(f"`{name}` must hold a label per image, {length}. Received: {math.prod(value.shape)}")
 
 
 def labels(name, value, num_classes, *, unknown=None, every=False):

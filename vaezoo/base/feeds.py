@@ -11,6 +11,7 @@ import re
 import types
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from vaezoo import checks
@@ -195,6 +196,16 @@ def check_class_weight(weights, feed, element):
         raise ValueError(
             f"`class_weight` must be None where `x` yields batches without a class each, or is a generator. "
             f"Received: {weights}"
+        )
+
+
+def check_weighed_classes(y):
+    """Raises `ValueError` unless y, an array or tensor, holds what Keras takes for classes that have weights."""
+    y = np.asarray(y)
+    if y.ndim not in (1, 2) or y.dtype.kind not in "iufb" or not np.isfinite(y.astype(np.float64)).all():
+        raise ValueError(
+            "`y` must hold classes, [N] or one-hot [N, K], beside `class_weight`. "
+            f"Received: {y.dtype} of shape {list(y.shape)}"
         )
 
 

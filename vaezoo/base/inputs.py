@@ -137,6 +137,8 @@ class CheckedInputs(keras.Model):
             raise ValueError(
                 f"`class_weight` must be None without `y`, or with `sample_weight`. Received: {given['class_weight']}"
             )
+        if given.get("class_weight") is not None:
+            feeds.check_weighed_classes(y)
         if weights is not None and y is None:
             y = np.empty((len(x), 0), np.float32)  # Keras leaves weights out where there is no y
         if "y" in given or y is not None:
