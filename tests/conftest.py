@@ -213,7 +213,7 @@ def methods(system, *names):
 
 
 def one_per_shape(shape_of, names=tuple(MODELS)):
-    """Parameters of a test: all names, of which those whose shape an earlier one has are `rest`."""
+    """Parameters of a test: all names. A name whose shape an earlier one has is marked `rest`."""
     seen, parameters = set(), []
     for name in names:
         parameters.append(pytest.param(name, marks=[pytest.mark.rest] if shape_of(name) in seen else []))

@@ -5,7 +5,7 @@ import keras
 from vaezoo.base import figures
 from vaezoo.numerics import batched
 
-# The optional parts of a model: attribute -> what "`model` must" do to have it.
+# The optional parts of a model: attribute -> the end of the sentence "`model` must ...", for errors.
 PARTS = {
     "encode": "have an encoder",
     "decode": "have a decoder",

@@ -190,7 +190,7 @@ def checked(name, feed, model):
 
 
 def check_class_weight(weights, feed, element):
-    """Raises `ValueError` where Keras cannot weigh the classes of a feed, of which `element` is the first batch."""
+    """Raises `ValueError` if Keras cannot weigh the classes of a feed. `element` is the feed's first batch."""
     in_two_parts = len(parts(element)) > 1
     if isinstance(feed, types.GeneratorType) or in_two_parts or unpacked(element)[1] is None:
         raise ValueError(

@@ -13,7 +13,7 @@ class InitializedFromData(keras.Model):
 
     Attributes:
         initialized: Boolean weight: whether those layers have been set. None if there are none.
-        initial_images: Number of examples that they are set from, where the data have as many.
+        initial_images: Maximum number of examples used to set them.
     """
 
     initialized = None

@@ -47,9 +47,7 @@ class Evaluation:
     elbo_bits_per_dim: float | None = None
     active_units: int | None = None  # values of the code that vary over the examples
     kl_per_group: tuple | None = None  # mean over the examples, a value per latent group: one of a plain VAE, else maps
-    kl_per_dimension: tuple | None = (
-        None  # mean over the examples, a value per dimension of a Gaussian posterior; or ()
-    )
+    kl_per_dimension: tuple | None = None  # mean over the examples, of a Gaussian posterior; () of others
     seconds: float
     error_rate: float | None = None  # %, of the stored images, where a model has classes and the images labels
     perplexity: float | None = None  # of documents, by the k-sample estimate
